@@ -1,0 +1,1 @@
+"""Asyncio-first client for the Konko chat API and every OpenAI-compatible server."""

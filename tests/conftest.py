@@ -1,0 +1,58 @@
+"""Every test leaves no task, socket or thread behind."""
+
+import asyncio
+import gc
+import os
+import threading
+
+import pytest
+
+
+def _sockets() -> set[str]:
+    """The socket inodes this process holds open, from /proc (Linux); empty elsewhere."""
+    found = set()
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:
+        return found
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fail a test after which a thread or a socket is left (the loop's own are closed by then)."""
+    threads, sockets = set(threading.enumerate()), _sockets()
+    yield
+    new_threads = {t for t in threading.enumerate() if t not in threads and t.is_alive()}
+    for thread in new_threads:
+        if thread.name.startswith(("asyncio_", "ThreadPoolExecutor")):
+            thread.join(5)
+    assert not {t for t in new_threads if t.is_alive()}, "threads were left behind"
+    if _sockets() - sockets:
+        gc.collect()
+    assert not _sockets() - sockets, "sockets were left behind"
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left_behind():
+    """Fail a test that leaves a task running on its loop."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    assert not left, f"tasks were left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No key or base URL of the person who runs the tests gets into them."""
+    for name in ("KONKO_API_KEY", "KONKO_BASE_URL", "KONKO_API_BASE", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
