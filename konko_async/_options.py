@@ -1,0 +1,164 @@
+"""The policies a user sets: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from konko_async.errors import ConfigurationError
+
+__all__ = ["Priority", "RateLimit", "RetryPolicy", "Timeout"]
+
+Priority = Literal["interactive", "batch"]
+
+RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+
+
+def _check_number(owner: str, name: str, value: object, *, low: float, integer: bool = False) -> None:
+    kinds = (int,) if integer else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value < math.inf:
+        kind = "an integer" if integer else "a number"
+        raise ConfigurationError(f"{owner}: {name} must be {kind} of at least {low:g}, not {value!r}")
+
+
+class Timeout(msgspec.Struct, frozen=True):
+    """Deadlines of a call, in seconds; None switches one off.
+
+    Attributes:
+        connect: DNS, TCP and TLS of a new connection. Default 5.
+        first_token: from the start of an attempt (once the local limits let it through) to the
+            first delta of a stream, or to the head of a whole answer, which servers send when all
+            of it has been generated. Default 120.
+        idle: the longest silence between tokens while the caller is waiting for one; comments and
+            empty keep-alives do not count as tokens. Default 60.
+        total: the whole call with its waiting, attempts and the reading of its stream. Default
+            None.
+
+    Raises:
+        ConfigurationError: a value is not a positive finite number.
+    """
+
+    connect: float | None = 5.0
+    first_token: float | None = 120.0
+    idle: float | None = 60.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None:
+                _check_number("Timeout", name, value, low=0)
+                if value == 0:
+                    raise ConfigurationError(
+                        f"Timeout: {name} must be above 0 seconds; None switches it off"
+                    )
+
+    @classmethod
+    def of(cls, value: float | Timeout | None, default: Timeout) -> Timeout:
+        """Read an argument: a number is a total, None is the default.
+
+        Raises:
+            ConfigurationError: neither a number, a Timeout nor None.
+        """
+        if value is None:
+            return default
+        if isinstance(value, Timeout):
+            return value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigurationError(
+                f"timeout must be seconds or a Timeout, not {type(value).__name__}"
+            )
+        return cls(default.connect, default.first_token, default.idle, float(value))
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how an attempt is repeated; never once a delta has reached the caller.
+
+    The wait before attempt k + 1 is drawn evenly from 0 to ``min(max_delay, base_delay·2^(k-1))``
+    ("full jitter", M. Brooker, "Exponential Backoff And Jitter", AWS 2015). If the server names a
+    wait (``retry-after-ms``, ``retry-after``), it is ``max(that, the backoff)`` plus 0-20 %.
+
+    Attributes:
+        max_attempts: attempts in all, the first included. Default 3.
+        base_delay: seconds, the cap of the first wait. Default 0.5.
+        max_delay: seconds, the cap of every wait that the server did not ask for. Default 8.
+        max_retry_after: seconds; a server that asks for more is not waited for: its error is
+            raised at once, with ``.retry_after``. Default 120.
+        statuses: HTTP statuses that are repeated. Default 408, 409, 429, 500, 502, 503, 504, 529.
+        attempt_timeout: seconds for one attempt, once the limits let it through, up to the first
+            delta or the whole answer. Default None: only ``Timeout`` bounds it.
+        budget_ratio: retries earned per call that ends well (gRPC A6 ``tokenRatio``): in an
+            outage, retries stay under this share of traffic. Default 0.1; None: no budget.
+        budget_size: retries that the budget saves up for a burst of failures. Default 10.
+        on_retry: called with the failed :class:`~konko_async.Attempt` before each wait.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+
+    max_attempts: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 120.0
+    statuses: frozenset[int] = RETRY_STATUSES
+    attempt_timeout: float | None = None
+    budget_ratio: float | None = 0.1
+    budget_size: float = 10.0
+    on_retry: Callable[[Any], object] | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("RetryPolicy", "max_attempts", self.max_attempts, low=1, integer=True)
+        for name in ("base_delay", "max_delay", "max_retry_after", "budget_size"):
+            _check_number("RetryPolicy", name, getattr(self, name), low=0)
+        for name in ("attempt_timeout", "budget_ratio"):
+            if getattr(self, name) is not None:
+                _check_number("RetryPolicy", name, getattr(self, name), low=0)
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one key may ask of one model. Every limit is kept per model and key; None is no limit.
+
+    Attributes:
+        requests_per_minute: requests in any window of ``window`` seconds: a strict sliding window.
+        tokens_per_minute: prompt and answer tokens in any such window.
+        max_concurrency: calls in flight at once; a stream holds its place until it is closed.
+            ``"auto"`` finds the server's capacity by itself.
+        burst: requests that may leave back to back. Whatever it is, the window holds: a larger
+            burst lowers the steady rate (``burst + rate·window ≤ limit``). Default None: 1 % of
+            the limit, at least 1.
+        estimate_tokens: ``f(params: dict) -> int``, the tokens reserved for a call before it is
+            sent, such as tiktoken's count plus max_tokens. Default None: UTF-8 bytes of the
+            messages / 4, plus ``max_tokens`` (or 256 where it is not given) per choice.
+        window: seconds. Default 60.
+        learn: lower the limits to what the server's ``x-ratelimit-*`` headers and 429s tell.
+            Default True.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_concurrency: int | Literal["auto"] | None = None
+    burst: int | None = None
+    estimate_tokens: Callable[[dict[str, Any]], int] | None = None
+    window: float = 60.0
+    learn: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if getattr(self, name) is not None:
+                _check_number("RateLimit", name, getattr(self, name), low=1)
+        if self.max_concurrency is not None and self.max_concurrency != "auto":
+            _check_number("RateLimit", "max_concurrency", self.max_concurrency, low=1, integer=True)
+        if self.burst is not None:
+            _check_number("RateLimit", "burst", self.burst, low=1, integer=True)
+            if self.requests_per_minute is not None and self.burst > self.requests_per_minute:
+                raise ConfigurationError(
+                    f"RateLimit: burst ({self.burst}) is above requests_per_minute "
+                    f"({self.requests_per_minute:g}): no window could hold it"
+                )
+        _check_number("RateLimit", "window", self.window, low=0.001)

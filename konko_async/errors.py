@@ -1,0 +1,360 @@
+"""Every exception that leaves this package.
+
+::
+
+    KonkoError
+    ├─ ConfigurationError             a missing key, a bad option: raised before any I/O
+    ├─ APIError                       .message .request_id .attempts .partial
+    │  ├─ APIConnectionError          .request_sent
+    │  │  └─ APITimeoutError          .phase: connect | first_token | total
+    │  ├─ APIStatusError              .status_code .headers .body .code .type .param .retry_after
+    │  │  ├─ BadRequestError 400      AuthenticationError 401    PermissionDeniedError 403
+    │  │  ├─ NotFoundError 404        ConflictError 409          UnprocessableEntityError 422
+    │  │  ├─ RateLimitError 429       InternalServerError ≥500
+    │  ├─ ResponseDecodeError         .body: the first bytes; .offset
+    │  └─ StreamError                 .partial
+    │     └─ StreamTruncatedError     StreamStalledError     StreamServerError (.code .type)
+    ├─ RateLimitTimeoutError          .would_have_waited
+    └─ CircuitOpenError               .retry_after
+
+No exception of aiohttp, tenacity, msgspec or json reaches the caller, and none is chained to one of
+these: the ``repr`` of an aiohttp exception shows the Authorization header.
+``asyncio.CancelledError`` always passes unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from konko_async._records import Attempt
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "CircuitOpenError",
+    "ConfigurationError",
+    "ConflictError",
+    "InternalServerError",
+    "KonkoError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RateLimitTimeoutError",
+    "ResponseDecodeError",
+    "StreamError",
+    "StreamServerError",
+    "StreamStalledError",
+    "StreamTruncatedError",
+    "UnprocessableEntityError",
+]
+
+Phase = Literal["connect", "first_token", "total"]
+
+
+def _rebuild(cls: type[KonkoError], args: tuple[Any, ...], state: dict[str, Any]) -> KonkoError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class KonkoError(Exception):
+    """Base of everything that this package raises.
+
+    Attributes:
+        message: what went wrong, where, and what to do about it.
+        attempts: one record per attempt that was made, oldest first; empty before any I/O.
+    """
+
+    message: str
+    attempts: tuple[Attempt, ...] = ()
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state: errors cross process borders in batch work."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ConfigurationError(KonkoError, ValueError):
+    """A missing key, a bad option or a bad argument; raised before any request is sent."""
+
+
+class APIError(KonkoError):
+    """Something failed between this process and the server's answer.
+
+    Attributes:
+        request_id: the server's ``x-request-id``, if one arrived.
+        partial: for streams cut after the first delta, a completion of what had arrived.
+    """
+
+    request_id: str | None
+    partial: Any | None
+
+    def __init__(
+        self, message: str, *, request_id: str | None = None, partial: Any | None = None
+    ) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.partial = partial
+
+
+class APIConnectionError(APIError):
+    """No usable HTTP answer: refused, reset, DNS, TLS, or a broken protocol.
+
+    Attributes:
+        request_sent: False when it is certain that no byte of the request reached a server, so
+            that it charges no request or token budget.
+        retryable: False for failures that a repetition cannot mend, such as a bad certificate.
+    """
+
+    request_sent: bool
+    retryable: bool
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        partial: Any | None = None,
+        request_sent: bool = True,
+        retryable: bool = True,
+    ) -> None:
+        super().__init__(message, request_id=request_id, partial=partial)
+        self.request_sent = request_sent
+        self.retryable = retryable
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """A deadline of :class:`~konko_async.Timeout` passed.
+
+    Attributes:
+        phase: ``connect`` (DNS, TCP and TLS), ``first_token`` (until the first delta, or the head
+            of a whole answer) or ``total`` (the whole call with all its attempts).
+    """
+
+    phase: Phase
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: Phase,
+        request_id: str | None = None,
+        partial: Any | None = None,
+        request_sent: bool = True,
+        retryable: bool | None = None,
+    ) -> None:
+        retryable = phase != "total" if retryable is None else retryable
+        super().__init__(
+            message,
+            request_id=request_id,
+            partial=partial,
+            request_sent=request_sent,
+            retryable=retryable,
+        )
+        self.phase = phase
+
+
+class APIStatusError(APIError):
+    """The server answered with an error status (or named one inside a 200 stream).
+
+    Attributes:
+        status_code: the HTTP status.
+        headers: the answer's headers, names in lower case.
+        body: the body, as decoded JSON or as text; at most 64 KiB of it.
+        code: ``error.code`` of the body, if any.
+        type: ``error.type`` of the body, if any.
+        param: ``error.param`` of the body, if any.
+        retry_after: seconds the server asked to wait, if it did.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: Any
+    code: str | None
+    type: str | None
+    param: str | None
+    retry_after: float | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        code: str | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.status_code = status_code
+        self.headers = {} if headers is None else headers
+        self.body = body
+        self.code = code
+        self.type = type
+        self.param = param
+        self.retry_after = retry_after
+
+    @classmethod
+    def for_status(cls, status_code: int, message: str, **details: Any) -> APIStatusError:
+        """Make the subclass that stands for ``status_code``; ``details`` as in the constructor."""
+        kind = _BY_STATUS.get(status_code)
+        if kind is None:
+            kind = InternalServerError if status_code >= _FIRST_SERVER_ERROR else APIStatusError
+        return kind(message, status_code=status_code, **details)
+
+
+class BadRequestError(APIStatusError):
+    """400: the server does not accept the request."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing, wrong or expired."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model or path."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request collides with another."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request is well-formed but does not make sense to the server."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests or tokens, or (``code == "insufficient_quota"``) no credit left."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the server failed."""
+
+
+_FIRST_SERVER_ERROR = 500
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+class ResponseDecodeError(APIError):
+    """The answer is not the JSON or SSE that was promised.
+
+    Attributes:
+        body: the first bytes of what arrived (at most 4 KiB).
+        offset: byte offset of the fault in the body, or None where it has no place.
+        retryable: True when the body looks cut short, so that a repetition may mend it.
+    """
+
+    body: bytes
+    offset: int | None
+    retryable: bool
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        body: bytes = b"",
+        offset: int | None = None,
+        retryable: bool = False,
+        request_id: str | None = None,
+        partial: Any | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id, partial=partial)
+        self.body = body
+        self.offset = offset
+        self.retryable = retryable
+
+
+class StreamError(APIError):
+    """A stream failed after it had begun; ``partial`` holds what had arrived."""
+
+
+class StreamTruncatedError(StreamError):
+    """The stream ended without ``[DONE]`` and without a finish_reason."""
+
+
+class StreamStalledError(StreamError):
+    """No token came for longer than ``Timeout.idle`` (comments do not count as tokens)."""
+
+
+class StreamServerError(StreamError):
+    """The server sent an error inside a 200 stream.
+
+    Attributes:
+        code: ``error.code`` of the event, if any.
+        type: ``error.type`` of the event, if any.
+        body: the event's data as decoded JSON, or text.
+    """
+
+    code: str | None
+    type: str | None
+    body: Any
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        type: str | None = None,
+        body: Any = None,
+        request_id: str | None = None,
+        partial: Any | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id, partial=partial)
+        self.code = code
+        self.type = type
+        self.body = body
+
+
+class RateLimitTimeoutError(KonkoError, TimeoutError):
+    """The local limiter could not admit the call before its deadline; nothing was sent.
+
+    Attributes:
+        would_have_waited: seconds until the call would have been admitted, as estimated when it
+            was refused; ``inf`` if it never would.
+    """
+
+    would_have_waited: float
+
+    def __init__(self, message: str, *, would_have_waited: float) -> None:
+        super().__init__(message)
+        self.would_have_waited = would_have_waited
+
+
+class CircuitOpenError(KonkoError):
+    """The circuit breaker of this origin is open; nothing was sent.
+
+    Attributes:
+        retry_after: seconds until the next probe is let through.
+    """
+
+    retry_after: float
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
