@@ -1,0 +1,290 @@
+"""The path of a call: frozen requests go in through the middleware, responses come back.
+
+Outermost first: telemetry, the user's middleware, retry, hedging, the user's ``per_attempt``
+middleware, circuit breaker, limits (rate and concurrency, admitted in one step), transport.
+Two signals return through the :class:`Response`: :meth:`Response.on_close` callbacks run exactly
+once, with the usage, when the answer has been read or given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from konko_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from konko_async._options import Priority, Timeout
+    from konko_async._records import Attempt
+    from konko_async.wire import Usage
+
+__all__ = ["Call", "Handler", "Middleware", "Operation", "Request", "Response", "compose", "per_attempt"]
+
+
+class Operation(Protocol):
+    """What an endpoint is: how its request is named and its answer read."""
+
+    name: str
+    method: str
+
+    def encode(self, params: Any) -> bytes | None:
+        """Return the body for ``params``."""
+
+    def decode(self, body: bytes) -> Any:
+        """Return the struct of a whole answer; raises ResponseDecodeError."""
+
+    def open_stream(self, request: Request, answer: Any) -> Any:
+        """Return a stream over a streamed answer."""
+
+
+class Call:
+    """What one call shares over its attempts; changed only on the loop that runs it.
+
+    Attributes:
+        started: ``loop.time()`` at which the call began.
+        deadline: ``loop.time()`` at which ``Timeout.total`` ends it, or None.
+        attempts: the history so far.
+        queued: seconds spent waiting for limits, over all attempts.
+        doing: what the call is waiting for, in words, for the note on a cancellation.
+    """
+
+    __slots__ = ("attempts", "deadline", "doing", "open_responses", "queued", "started")
+
+    def __init__(self, started: float, total: float | None) -> None:
+        self.started = started
+        self.deadline = None if total is None else started + total
+        self.attempts: list[Attempt] = []
+        self.queued = 0.0
+        self.doing = "starting"
+        self.open_responses: list[Response] = []
+
+    async def abandon(self) -> None:
+        """Close what middleware lost on its way: a call that fails holds no connection."""
+        for response in self.open_responses:
+            await response.aclose()
+        self.open_responses.clear()
+
+
+class Request:
+    """One attempt's request; never changed, only copied by :meth:`replace`.
+
+    Attributes:
+        operation: the endpoint.
+        path: below the base URL, such as ``/chat/completions``.
+        params: the wire struct (or dict, where ``extra_body`` was given) that becomes the body.
+        model: the model's id, or None where the endpoint has none.
+        stream: whether the answer is to be streamed.
+        headers: further headers of this request.
+        query: further query parameters.
+        timeout: the deadlines.
+        priority: ``interactive`` or ``batch``.
+        call: what the attempts share.
+        attempt: number of this attempt, from 1.
+        hedge: whether it runs beside another attempt that is slow.
+        queued: seconds that this attempt waited for the limits; set by them.
+    """
+
+    __slots__ = (
+        "attempt", "call", "content", "headers", "hedge", "model", "operation", "params", "path",
+        "priority", "query", "queued", "stream", "timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        operation: Operation,
+        path: str,
+        params: Any,
+        *,
+        model: str | None,
+        stream: bool,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+        timeout: Timeout,
+        priority: Priority,
+        call: Call,
+        content: bytes | None = None,
+    ) -> None:
+        self.operation = operation
+        self.path = path
+        self.params = params
+        self.model = model
+        self.stream = stream
+        self.headers = headers
+        self.query = query
+        self.timeout = timeout
+        self.priority = priority
+        self.call = call
+        # Encoded once, however many attempts there are.
+        self.content = operation.encode(params) if content is None else content
+        self.attempt = 1
+        self.hedge = False
+        self.queued = 0.0
+
+    def replace(self, **changes: Any) -> Request:
+        """Return a copy with these attributes changed; new ``params`` are encoded anew."""
+        copy = Request.__new__(Request)
+        for name in Request.__slots__:
+            setattr(copy, name, changes.pop(name) if name in changes else getattr(self, name))
+        if changes:
+            raise TypeError(f"a Request has no attribute {next(iter(changes))!r}")
+        if copy.params is not self.params and copy.content is self.content:
+            copy.content = copy.operation.encode(copy.params)
+        return copy
+
+    def __repr__(self) -> str:
+        return f"<Request {self.operation.method} {self.path} model={self.model!r} attempt={self.attempt}>"
+
+
+class Response:
+    """An answer: whole (``result``) or open (``stream``), and what is to happen when it ends.
+
+    Attributes:
+        status: HTTP status, 200 to 299.
+        headers: the answer's headers, case-insensitive.
+        request_id: ``x-request-id``.
+        result: the decoded struct of a whole answer, or None.
+        stream: the opened stream, its first delta already there, or None.
+        usage: tokens used, once known.
+        first_token_at: ``loop.time()`` of the first delta (or of the whole answer).
+        closed: whether it has ended, by whatever way.
+    """
+
+    __slots__ = (
+        "_callbacks", "closed", "first_token_at", "headers", "outcome", "request_id", "result",
+        "status", "stream", "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], request_id: str | None = None
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.request_id = request_id
+        self.result: Any = None
+        self.stream: Any = None
+        self.usage: Usage | None = None
+        self.first_token_at: float | None = None
+        self.closed = False
+        self.outcome = "ok"
+        self._callbacks: list[Callable[[Response], object]] = []
+
+    def on_close(self, callback: Callable[[Response], object]) -> None:
+        """Call ``callback(response)`` when the answer ends; at once if it has ended."""
+        if self.closed:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def finish(self, outcome: str = "ok", usage: Usage | None = None) -> None:
+        """Mark the end (``ok``, ``error``, ``cancelled`` or ``closed``); runs the callbacks once."""
+        if self.closed:
+            return
+        self.closed = True
+        self.outcome = outcome
+        if usage is not None:
+            self.usage = usage
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in reversed(callbacks):  # innermost layers let go first
+            callback(self)
+
+    async def aclose(self) -> None:
+        """Give the answer up: the connection and every permit are free afterwards; idempotent."""
+        if self.stream is not None:
+            await self.stream.close()
+        self.finish("closed")
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@runtime_checkable
+class Middleware(Protocol):
+    """A layer around calls; a plain function with this signature works too."""
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """Handle ``request``, usually by ``return await call_next(request)``."""
+
+
+class _PerAttempt:
+    """Marks a middleware that belongs inside retry."""
+
+    __slots__ = ("middleware",)
+
+    def __init__(self, middleware: Middleware) -> None:
+        self.middleware = middleware
+
+
+def per_attempt(middleware: Middleware) -> Middleware:
+    """Put a middleware inside retry, so that it sees every attempt, hedges included.
+
+    Args:
+        middleware: an object or function ``async (request, call_next) -> response``.
+
+    Returns:
+        A marker to be put in ``AsyncKonko(middleware=[...])``.
+
+    Raises:
+        ConfigurationError: it is not a middleware.
+    """
+    check_middleware(middleware)
+    return _PerAttempt(middleware)  # type: ignore[return-value]  # taken apart by split()
+
+
+def check_middleware(middleware: object) -> None:
+    """Reject what cannot be a middleware when the client is made, not at its first call.
+
+    Raises:
+        ConfigurationError: not callable with (request, call_next), or not async.
+    """
+    name = getattr(middleware, "__name__", type(middleware).__name__)
+    if not callable(middleware) or inspect.isclass(middleware):
+        raise ConfigurationError(f"middleware {name} is not callable; pass an instance or function")
+    function = middleware if inspect.isroutine(middleware) else type(middleware).__call__
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"middleware {name} must be 'async def (request, call_next)', awaiting call_next"
+        )
+    try:
+        inspect.signature(middleware).bind(None, None)
+    except TypeError:
+        raise ConfigurationError(
+            f"middleware {name} must take two arguments, (request, call_next)"
+        ) from None
+
+
+def split(middleware: Sequence[Middleware]) -> tuple[list[Middleware], list[Middleware]]:
+    """Check the user's middleware and part it: (outside retry, inside retry)."""
+    outer: list[Middleware] = []
+    inner: list[Middleware] = []
+    for item in middleware:
+        if isinstance(item, _PerAttempt):
+            inner.append(item.middleware)
+        else:
+            check_middleware(item)
+            outer.append(item)
+    return outer, inner
+
+
+def compose(layers: Sequence[Middleware], innermost: Handler) -> Handler:
+    """Fold layers, outermost first, around ``innermost``; done once per client."""
+    handler = innermost
+    for layer in reversed(layers):
+        handler = _bind(layer, handler)
+    return handler
+
+
+def _bind(layer: Middleware, call_next: Handler) -> Handler:
+    # Not a coroutine function of its own: each layer costs one frame per call, not two.
+    def handle(request: Request) -> Awaitable[Response]:
+        return layer(request, call_next)
+
+    return handle
+
+
+def remaining(call: Call, now: float | None = None) -> float | None:
+    """Seconds until the call's total deadline, or None if it has none."""
+    if call.deadline is None:
+        return None
+    return call.deadline - (asyncio.get_running_loop().time() if now is None else now)

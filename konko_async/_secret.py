@@ -1,0 +1,77 @@
+"""A key that does not show itself."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NoReturn
+
+from konko_async.errors import ConfigurationError
+
+__all__ = ["Secret", "check_header_value"]
+
+_CONTROL = frozenset(map(chr, range(32))) | {"\x7f"}
+
+
+def check_header_value(name: str, value: object) -> str:
+    """Return ``value`` if it may stand in an HTTP header (RFC 9110, 5.5); never echo it.
+
+    Raises:
+        ConfigurationError: not a string, or it holds CR, LF, NUL or another control character, or
+            characters beyond Latin-1.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}")
+    if not _CONTROL.isdisjoint(value.replace("\t", "")):
+        raise ConfigurationError(f"{name} holds a control character (a line break, perhaps?)")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError as error:
+        place = error.start
+    else:
+        return value
+    raise ConfigurationError(f"{name} holds a character that HTTP headers cannot carry, at {place}")
+
+
+class _Masked(str):
+    """A header value whose repr hides it.
+
+    aiohttp keeps the headers in local variables of suspended frames; a traceback with locals
+    shows those by ``repr``. The value on the wire is made by ``str()``, which stays true.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'<redacted>'"
+
+
+class Secret:
+    """Holds a key; its repr, str, format and pickle do not show it.
+
+    Attributes:
+        fingerprint: eight hex digits of the key's BLAKE2b hash, to tell keys apart in limits.
+    """
+
+    __slots__ = ("_value", "fingerprint")
+
+    def __init__(self, value: str, *, name: str = "the API key") -> None:
+        value = check_header_value(name, value).strip()
+        if not value:
+            raise ConfigurationError(f"{name} is empty")
+        self._value = _Masked(value)
+        self.fingerprint = hashlib.blake2b(value.encode(), digest_size=4).hexdigest()
+
+    def header(self, prefix: str = "") -> str:
+        """Return the value for a header; its repr is redacted too."""
+        return _Masked(prefix + self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('<redacted>')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be pickled: read the key again where it is needed")
