@@ -84,11 +84,12 @@ class Request:
         attempt: number of this attempt, from 1.
         hedge: whether it runs beside another attempt that is slow.
         queued: seconds that this attempt waited for the limits; set by them.
+        target: another origin and key to send to (a ``Fallback``), or None for the client's own.
     """
 
     __slots__ = (
         "attempt", "call", "content", "headers", "hedge", "model", "operation", "params", "path",
-        "priority", "query", "queued", "stream", "timeout",
+        "priority", "query", "queued", "stream", "target", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +122,7 @@ class Request:
         self.attempt = 1
         self.hedge = False
         self.queued = 0.0
+        self.target: Any = None
 
     def replace(self, **changes: Any) -> Request:
         """Return a copy with these attributes changed; new ``params`` are encoded anew."""
