@@ -1,0 +1,76 @@
+"""Embeddings: base64 of little-endian float32 on the wire, floats to the user."""
+
+from __future__ import annotations
+
+import array
+import base64
+import binascii
+import sys
+
+import msgspec
+
+from konko_async.wire._base import Wire
+
+__all__ = ["CreateEmbeddingResponse", "Embedding", "EmbeddingUsage", "unpack_vector"]
+
+
+class EmbeddingUsage(Wire):
+    """Tokens of an embeddings call."""
+
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        """Tokens in all."""
+        return self.total_tokens or self.prompt_tokens
+
+
+class Embedding(Wire):
+    """One vector, in the order of the input by ``index``."""
+
+    embedding: list[float] = []
+    index: int = 0
+    object: str = "embedding"
+
+
+class CreateEmbeddingResponse(Wire):
+    """The vectors of a call."""
+
+    data: list[Embedding] = []
+    model: str = ""
+    object: str = "list"
+    usage: EmbeddingUsage | None = None
+    request_id: str | None = msgspec.field(default=None, name="_request_id")
+
+
+class WireEmbedding(Wire):
+    """As sent: a list of numbers, or base64 where that was asked for and understood."""
+
+    embedding: list[float] | str = ""
+    index: int = 0
+    object: str = "embedding"
+
+
+class WireEmbeddings(Wire):
+    """The answer with its vectors as sent."""
+
+    data: list[WireEmbedding]
+    model: str = ""
+    object: str = "list"
+    usage: EmbeddingUsage | None = None
+
+
+def unpack_vector(packed: str) -> list[float]:
+    """Return the float32 values in a base64 text.
+
+    Raises:
+        ValueError: not base64, or not a whole number of float32 values.
+    """
+    try:
+        values = array.array("f", base64.b64decode(packed, validate=True))
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from None
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tolist()
