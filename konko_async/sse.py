@@ -64,8 +64,8 @@ class SSEDecoder:
     """
 
     __slots__ = (
-        "_after_cr", "_data", "_event", "_failure", "_line", "_line_bytes", "_retry", "_size",
-        "_start", "bytes_fed", "last_event_id", "max_event_bytes",
+        "_after_cr", "_data", "_event", "_failure", "_id", "_line", "_line_bytes", "_retry",
+        "_size", "_start", "bytes_fed", "last_event_id", "max_event_bytes",
     )  # fmt: skip
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -84,6 +84,7 @@ class SSEDecoder:
         self._line: list[bytes] = []  # pieces of a line that has not ended
         self._line_bytes = 0
         self._failure: ResponseDecodeError | None = None
+        self._id = self.last_event_id  # an id counts from the end of its block on
         self._reset_block()
 
     def _reset_block(self) -> None:
@@ -186,6 +187,7 @@ class SSEDecoder:
         events: list[ServerSentEvent] = []
         for line in lines:
             if not line:
+                self.last_event_id = self._id
                 if self._data:
                     events.append(self._dispatch())
                 self._reset_block()
@@ -206,7 +208,7 @@ class SSEDecoder:
             self._event = value
         elif name == b"id":
             if b"\0" not in value:
-                self.last_event_id = value.decode("utf-8", "replace")
+                self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit():  # bytes.isdigit() knows ASCII digits only
             digits = value.lstrip(b"0") or b"0"
             self._retry = int(digits) if len(digits) <= _MAX_RETRY_DIGITS else None

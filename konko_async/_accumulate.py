@@ -1,0 +1,355 @@
+"""Chunks to a completion; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from konko_async.wire import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    Choice,
+    ChoiceLogprobs,
+    ChunkChoice,
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    FunctionCall,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+__all__ = ["Accumulator", "ChatAccumulator", "CompletionAccumulator"]
+
+C_contra = TypeVar("C_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Accumulator(Protocol[C_contra, R_co]):
+    """What a stream needs to know about the chunks that went by."""
+
+    has_delta: bool
+    usage: Usage | None
+
+    def add(self, chunks: Iterable[C_contra]) -> None:
+        """Take in chunks, in order."""
+
+    def finished(self, expected: int) -> bool:
+        """Whether each of at least ``expected`` choices has a finish_reason."""
+
+    def result(self) -> R_co:
+        """Return the whole answer as far as it has come; may be called at any time."""
+
+
+class _Head:
+    """Fields that the chunks of a stream share."""
+
+    __slots__ = ("created", "fingerprint", "id", "model", "seen")
+
+    def __init__(self) -> None:
+        self.id = self.model = ""
+        self.created: int | float = 0
+        self.fingerprint: str | None = None
+        self.seen = False
+
+    def read(self, chunk: ChatCompletionChunk | Completion) -> None:
+        self.id = self.id or chunk.id
+        self.model = self.model or chunk.model
+        self.created = self.created or chunk.created
+        self.fingerprint = self.fingerprint or chunk.system_fingerprint
+        self.seen = bool(self.id and self.model)
+
+
+class _Tools:
+    """Merges pieces of tool calls by index or id, and by order where servers send neither."""
+
+    __slots__ = ("calls", "slots")
+
+    def __init__(self) -> None:
+        self.calls: list[ToolCall] = []
+        self.slots: dict[int, ToolCall] = {}
+
+    def add(self, pieces: list[ToolCallDelta]) -> None:
+        for piece in pieces:
+            call = self._find(piece)
+            call.id = call.id or piece.id or ""
+            call.type = piece.type or call.type
+            function = piece.function
+            if function is not None:
+                if function.name and function.name != call.function.name:
+                    call.function.name += function.name
+                call.function.arguments += function.arguments
+
+    def _find(self, piece: ToolCallDelta) -> ToolCall:
+        if piece.index is not None:
+            known = self.slots.get(piece.index)
+            # Some servers give every call index 0: another id is another call.
+            if known is None or (piece.id and known.id and piece.id != known.id):
+                known = self._by_id(piece.id) or self._new()
+                self.slots[piece.index] = known
+            return known
+        if piece.id:
+            return self._by_id(piece.id) or self._new()
+        if not self.calls or self._begins(piece):
+            return self._new()
+        return self.calls[-1]
+
+    def _begins(self, piece: ToolCallDelta) -> bool:
+        """A name after arguments have come begins the next call."""
+        last = self.calls[-1].function
+        return piece.function is not None and bool(piece.function.name) and bool(last.arguments)
+
+    def _by_id(self, call_id: str | None) -> ToolCall | None:
+        return next((call for call in self.calls if call_id and call.id == call_id), None)
+
+    def _new(self) -> ToolCall:
+        call = ToolCall(function=FunctionCall())
+        self.calls.append(call)
+        return call
+
+    def result(self) -> list[ToolCall] | None:
+        return [
+            ToolCall(call.id, call.type, FunctionCall(call.function.name, call.function.arguments))
+            for call in self.calls
+        ] or None
+
+
+class _ChatChoice:
+    """One choice of a chat answer as it grows."""
+
+    __slots__ = (
+        "content", "finish_reason", "function", "index", "logprobs", "reasoning",
+        "reasoning_content", "refusal", "role", "tools",
+    )  # fmt: skip
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.role: str | None = None
+        self.finish_reason: str | None = None
+        self.content: list[str] = []
+        self.refusal: list[str] = []
+        self.reasoning: list[str] = []
+        self.reasoning_content: list[str] = []
+        self.tools: _Tools | None = None
+        self.function: FunctionCall | None = None
+        self.logprobs: ChoiceLogprobs | None = None
+
+    def add(self, choice: ChunkChoice) -> bool:
+        """Take in a chunk's part; returns whether it brought anything but the role."""
+        delta = choice.delta
+        before = self.finish_reason
+        self.role = self.role or delta.role
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        for text, parts in (
+            (delta.content, self.content),
+            (delta.refusal, self.refusal),
+            (delta.reasoning, self.reasoning),
+            (delta.reasoning_content, self.reasoning_content),
+        ):
+            if text is not None:
+                parts.append(text)
+        if delta.tool_calls:
+            self.tools = self.tools or _Tools()
+            self.tools.add(delta.tool_calls)
+        if delta.function_call is not None:
+            known = self.function or FunctionCall()
+            self.function = FunctionCall(
+                known.name + delta.function_call.name,
+                known.arguments + delta.function_call.arguments,
+            )
+        if choice.logprobs is not None:
+            self._add_logprobs(choice.logprobs)
+        return bool(
+            delta.content
+            or delta.tool_calls
+            or delta.reasoning_content
+            or delta.reasoning
+            or delta.refusal
+            or delta.function_call
+            or (self.finish_reason and not before)
+        )
+
+    def _add_logprobs(self, new: ChoiceLogprobs) -> None:
+        known = self.logprobs = self.logprobs or ChoiceLogprobs()
+        if new.content is not None:
+            known.content = (known.content or []) + new.content
+        if new.refusal is not None:
+            known.refusal = (known.refusal or []) + new.refusal
+
+    def result(self) -> Choice:
+        message = ChatCompletionMessage(
+            role=self.role or "assistant",
+            content="".join(self.content) if self.content else None,
+            refusal="".join(self.refusal) or None,
+            tool_calls=self.tools.result() if self.tools else None,
+            function_call=self.function,
+            reasoning_content="".join(self.reasoning_content) or None,
+            reasoning="".join(self.reasoning) or None,
+        )
+        if message.content == "" and message.tool_calls:
+            message.content = None
+        return Choice(self.index, message, self.finish_reason, self.logprobs)
+
+
+def _better(known: Usage | None, new: Usage | None) -> Usage | None:
+    """Return the newer usage that says anything: some servers send ``{}``, some send many."""
+    return new if new is not None and new.known else known
+
+
+class ChatAccumulator:
+    """Puts :class:`ChatCompletionChunk` pieces together to a :class:`ChatCompletion`.
+
+    Attributes:
+        has_delta: whether any text, tool call or finish_reason has come.
+        usage: the latest usage that says anything, or None.
+    """
+
+    __slots__ = ("_choices", "_first", "_head", "_tier", "has_delta", "usage")
+
+    def __init__(self) -> None:
+        self.has_delta = False
+        self.usage: Usage | None = None
+        self._head = _Head()
+        self._tier: str | None = None
+        self._first = _ChatChoice(0)
+        self._choices: dict[int, _ChatChoice] = {}
+
+    def add(self, chunks: Iterable[ChatCompletionChunk]) -> None:
+        """Take in chunks, in order."""
+        append = self._first.content.append
+        for chunk in chunks:
+            choices = chunk.choices
+            # The common chunk brings text for choice 0 and nothing else.
+            if self.has_delta and len(choices) == 1 and chunk.usage is None:
+                choice = choices[0]
+                delta = choice.delta
+                if (
+                    delta.content is not None
+                    and choice.finish_reason is None
+                    and choice.logprobs is None
+                    and choice.index == 0
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is None
+                    and delta.refusal is None
+                    and delta.reasoning is None
+                ):
+                    append(delta.content)
+                    continue
+            self._add(chunk)
+
+    def _add(self, chunk: ChatCompletionChunk) -> None:
+        if not self._head.seen:
+            self._head.read(chunk)
+        self._tier = chunk.service_tier or self._tier
+        self.usage = _better(self.usage, chunk.usage)
+        for choice in chunk.choices:
+            known = self._choices.get(choice.index)
+            if known is None:
+                known = self._first if choice.index == 0 else _ChatChoice(choice.index)
+                self._choices[choice.index] = known
+            if known.add(choice):
+                self.has_delta = True
+
+    def finished(self, expected: int) -> bool:
+        """Whether each of at least ``expected`` choices has a finish_reason."""
+        done = [choice.finish_reason is not None for choice in self._choices.values()]
+        return len(done) >= expected and all(done)
+
+    def result(self) -> ChatCompletion:
+        """Return the answer as far as it has come."""
+        head = self._head
+        return ChatCompletion(
+            id=head.id,
+            choices=[self._choices[index].result() for index in sorted(self._choices)],
+            created=head.created,
+            model=head.model,
+            usage=self.usage,
+            system_fingerprint=head.fingerprint,
+            service_tier=self._tier,
+        )
+
+
+class _TextChoice:
+    """One choice of a text completion as it grows."""
+
+    __slots__ = ("finish_reason", "index", "logprobs", "text")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.text: list[str] = []
+        self.finish_reason: str | None = None
+        self.logprobs: CompletionLogprobs | None = None
+
+    def add(self, choice: CompletionChoice) -> bool:
+        before = self.finish_reason
+        self.finish_reason = choice.finish_reason or before
+        self.text.append(choice.text)
+        new = choice.logprobs
+        if new is not None:
+            known = self.logprobs or CompletionLogprobs()
+            self.logprobs = CompletionLogprobs(
+                _joined(known.tokens, new.tokens),
+                _joined(known.token_logprobs, new.token_logprobs),
+                _joined(known.top_logprobs, new.top_logprobs),
+                _joined(known.text_offset, new.text_offset),
+            )
+        return bool(choice.text or (self.finish_reason and not before))
+
+
+T = TypeVar("T")
+
+
+def _joined(known: list[T] | None, new: list[T] | None) -> list[T] | None:
+    return known if new is None else (known or []) + new
+
+
+class CompletionAccumulator:
+    """Puts the chunks of a streamed text completion together.
+
+    Attributes:
+        has_delta: whether any text or finish_reason has come.
+        usage: the latest usage that says anything, or None.
+    """
+
+    __slots__ = ("_choices", "_head", "has_delta", "usage")
+
+    def __init__(self) -> None:
+        self.has_delta = False
+        self.usage: Usage | None = None
+        self._head = _Head()
+        self._choices: dict[int, _TextChoice] = {}
+
+    def add(self, chunks: Iterable[Completion]) -> None:
+        """Take in chunks, in order."""
+        for chunk in chunks:
+            if not self._head.seen:
+                self._head.read(chunk)
+            self.usage = _better(self.usage, chunk.usage)
+            for choice in chunk.choices:
+                known = self._choices.get(choice.index)
+                if known is None:
+                    known = self._choices[choice.index] = _TextChoice(choice.index)
+                if known.add(choice):
+                    self.has_delta = True
+
+    def finished(self, expected: int) -> bool:
+        """Whether each of at least ``expected`` choices has a finish_reason."""
+        done = [choice.finish_reason is not None for choice in self._choices.values()]
+        return len(done) >= expected and all(done)
+
+    def result(self) -> Completion:
+        """Return the answer as far as it has come."""
+        head = self._head
+        return Completion(
+            id=head.id,
+            choices=[
+                CompletionChoice("".join(c.text), c.index, c.finish_reason, c.logprobs)
+                for _, c in sorted(self._choices.items())
+            ],
+            created=head.created,
+            model=head.model,
+            usage=self.usage,
+            system_fingerprint=head.fingerprint,
+        )
