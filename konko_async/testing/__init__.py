@@ -1,0 +1,7 @@
+"""What you need to test an application that talks to the Konko API, or to any server like it."""
+
+from konko_async.testing._answer import Answer
+from konko_async.testing._fault_server import Connections, FaultServer
+from konko_async.testing._raw_request import ReceivedRequest
+
+__all__ = ["Answer", "Connections", "FaultServer", "ReceivedRequest"]

@@ -1,0 +1,179 @@
+"""One connection of the fault server: reads requests, sends answers, knows when its peer left."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Literal, cast
+
+from konko_async.testing._answer import Answer
+from konko_async.testing._raw_request import NotHTTPError, ReceivedRequest, take_request
+from konko_async.testing._stage import Stage
+from konko_async.testing._steps import HangUp, How, Pause, Send, Stall, Step
+
+# Linger for 0 seconds: closing then discards what is unsent and resets the connection.
+_LINGER_0: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+
+
+class PeerLeftError(Exception):
+    """The connection is gone, so there is nobody to answer."""
+
+
+class Connection(asyncio.Protocol):
+    """An accepted connection, served by a task of its own."""
+
+    def __init__(self, stage: Stage, number: int) -> None:
+        self.number = number
+        self.closed_by: Literal["peer", "server"] | None = None
+        self.idle = False
+        """Waiting for a request, after at least one, with nothing of it come yet."""
+        self.opened = False
+        """Whether it was ever open (a TLS handshake that fails never gets so far)."""
+        self.stalled = False
+        self.stalls = 0
+        """How many answers have stalled on it."""
+        self._stage = stage
+        self._transport: asyncio.Transport
+        self._task: asyncio.Task[None] | None = None
+        self._inbox = bytearray()
+        self._wake = asyncio.Event()
+        self._writable = True
+        self._closing = False
+        self._lost = asyncio.Event()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start to serve it."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.opened = True
+        # With no buffer of our own, "written" means that the kernel has taken it.
+        self._transport.set_write_buffer_limits(0)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._stage.open:
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+        else:
+            self.close("rst")
+        self._stage.changed()
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it for the task."""
+        self.idle = False
+        self._inbox += data
+        self._wake.set()
+
+    def pause_writing(self) -> None:
+        """The peer does not read."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._writable = True
+        self._wake.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note who closed it."""
+        del exc
+        self.idle = False
+        self.closed_by = "server" if self._closing else "peer"
+        self._lost.set()
+        self._wake.set()
+        self._stage.changed()
+
+    # Called by the server.
+
+    def close(self, how: How) -> None:
+        """Close it now, by FIN or by RST."""
+        if not self.opened or self._closing or self._lost.is_set():
+            return
+        self._closing = True
+        self.idle = False
+        if how == "rst":
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def release(self) -> None:
+        """Let a stalled answer go on."""
+        self.stalled = False
+        self._wake.set()
+
+    async def finish(self) -> None:
+        """Close it if it is open, drop what is unsent, and wait until nothing of it is left.
+
+        Raises:
+            Exception: What the user's function that makes answers raised, if it did.
+        """
+        if self._task is None:
+            return
+        self._closing = True
+        self._transport.abort()
+        await self._lost.wait()
+        await self._task
+
+    # The task.
+
+    async def _serve(self) -> None:
+        try:
+            if (greeting := self._stage.greeting()) is not None:
+                await self._send(greeting)
+            while not self._closing:
+                request = await self._next_request()
+                await self._send(self._stage.answer_to(request))
+                if not (request.keep_alive and self._stage.keep_alive):
+                    self.close("fin")
+        except (PeerLeftError, NotHTTPError):
+            pass
+        finally:
+            # Also when the user's own function has failed: the client must not hang.
+            self.close("fin")
+
+    async def _next_request(self) -> ReceivedRequest:
+        # Whatever came before the peer left is read, so that the log has it.
+        while (request := take_request(self._inbox, self.number)) is None:
+            self._check()
+            self._wake.clear()
+            await self._wake.wait()
+        return request
+
+    async def _send(self, answer: Answer) -> None:
+        for step in answer.steps():
+            await self._take(step)
+        self.idle = not self._inbox and not self._closing
+        self._stage.changed()
+
+    async def _take(self, step: Step) -> None:
+        self._check()
+        match step:
+            case Send(data):
+                self._transport.write(data)
+                await self._until(lambda: self._writable)
+                # A turn of the loop, in which a peer on the same loop reads this piece by itself.
+                await asyncio.sleep(0)
+            case Pause(seconds):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._until(lambda: False)
+            case Stall():
+                self.stalled = True
+                self.stalls += 1
+                self._stage.changed()
+                await self._until(lambda: not self.stalled)
+            case HangUp(how):
+                self.close(how)
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        """Wait for that, as long as there is a peer."""
+        while not ready():
+            self._wake.clear()
+            await self._wake.wait()
+            self._check()
+
+    def _check(self) -> None:
+        if self._lost.is_set():
+            raise PeerLeftError
