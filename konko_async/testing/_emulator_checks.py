@@ -1,0 +1,191 @@
+"""Whether a request is valid: what a real server refuses, refused in its words."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from konko_async.testing._emulator_errors import ApiError
+
+Body = dict[str, Any]
+
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_MAX_STOPS: Final = 4
+_MAX_INPUTS: Final = 2048
+
+# Name, and the lowest and the highest value (None for no limit).
+_NUMBERS: Final = (
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("min_p", 0, 1),
+    ("presence_penalty", -2, 2),
+    ("frequency_penalty", -2, 2),
+    ("repetition_penalty", 0, None),
+)
+_INTEGERS: Final = (
+    ("n", 1, 128),
+    ("max_tokens", 1, None),
+    ("max_completion_tokens", 1, None),
+    ("top_logprobs", 0, 20),
+    ("seed", None, None),
+    ("top_k", None, None),
+    ("best_of", 1, 128),
+)
+_FLAGS: Final = ("stream", "echo", "parallel_tool_calls")
+
+
+def check_chat(body: Body) -> None:
+    """Raise the 400 that a chat request deserves, if it does."""
+    _check_sampling(body)
+    messages = body.get("messages")
+    if messages is None:
+        raise _missing("messages")
+    if not isinstance(messages, list):
+        raise _wrong("messages", "an array of messages")
+    if not messages:
+        raise _invalid("messages", "[] is too short - 'messages'")
+    for index, message in enumerate(messages):
+        _check_message(f"messages.[{index}]", message)
+    if body.get("tools") is not None:
+        _check_tools(body["tools"])
+    if body.get("tool_choice") not in (None, "none", "auto") and not body.get("tools"):
+        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
+    _check_format(body.get("response_format"))
+
+
+def check_completion(body: Body) -> None:
+    """Raise the 400 that a text completion request deserves, if it does."""
+    _check_sampling(body)
+    if body.get("prompt") is None:
+        raise _missing("prompt")
+    _check_texts("prompt", body["prompt"])
+
+
+def check_embedding(body: Body) -> None:
+    """Raise the 400 that an embedding request deserves, if it does."""
+    if body.get("input") is None:
+        raise _missing("input")
+    _check_texts("input", body["input"])
+    if len(body["input"]) > _MAX_INPUTS and not isinstance(body["input"], str):
+        raise _invalid("input", f"'input' may have at most {_MAX_INPUTS} items.")
+    _check_range("dimensions", body.get("dimensions"), 1, None, integer=True)
+    if body.get("encoding_format") not in (None, "float", "base64"):
+        raise _invalid("encoding_format", "'encoding_format' must be 'float' or 'base64'.")
+
+
+def _check_sampling(body: Body) -> None:
+    for name, low, high in _NUMBERS:
+        if name in body:
+            _check_range(name, body[name], low, high, integer=False)
+    for name, lowest, highest in _INTEGERS:
+        if name in body:
+            _check_range(name, body[name], lowest, highest, integer=True)
+    for name in _FLAGS:
+        if body.get(name) is not None and not isinstance(body[name], bool):
+            raise _wrong(name, "a boolean")
+    if body.get("stop") is not None:
+        _check_stop(body["stop"])
+    if body.get("stream_options") is not None:
+        if not isinstance(body["stream_options"], dict):
+            raise _wrong("stream_options", "an object")
+        if not body.get("stream"):
+            message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+            raise _invalid("stream_options", message)
+
+
+def _check_range(
+    name: str, value: Any, low: float | None, high: float | None, *, integer: bool
+) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+        raise _wrong(name, "an integer" if integer else "a number")
+    if low is not None and value < low:
+        raise _invalid(name, f"{value} is less than the minimum of {low} - '{name}'")
+    if high is not None and value > high:
+        raise _invalid(name, f"{value} is greater than the maximum of {high} - '{name}'")
+
+
+def _check_stop(stop: Any) -> None:
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(item, str) and item for item in stops):
+        raise _wrong("stop", "a string or an array of strings, none of them empty")
+    if len(stops) > _MAX_STOPS:
+        raise _invalid("stop", f"{stops} is too long - 'stop': at most {_MAX_STOPS} are allowed")
+
+
+def _check_message(where: str, message: Any) -> None:
+    if not isinstance(message, dict):
+        raise _wrong(where, "an object")
+    role = message.get("role")
+    if role is None:
+        raise _missing(f"{where}.role")
+    if role not in _ROLES:
+        raise _invalid(f"{where}.role", f"{role!r} is not one of {list(_ROLES)} - '{where}.role'")
+    content = message.get("content")
+    if content is None:
+        if role != "assistant":
+            raise _missing(f"{where}.content")
+    elif isinstance(content, list):
+        for part in content:
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                raise _wrong(f"{where}.content", "an array of parts, each with a 'type'")
+    elif not isinstance(content, str):
+        raise _wrong(f"{where}.content", "a string or an array of parts")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise _missing(f"{where}.tool_call_id")
+
+
+def _check_tools(tools: Any) -> None:
+    if not isinstance(tools, list):
+        raise _wrong("tools", "an array")
+    for index, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _missing(f"tools.[{index}].function.name")
+
+
+def _check_format(response_format: Any) -> None:
+    if response_format is None:
+        return
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    if kind not in ("text", "json_object", "json_schema"):
+        message = "'response_format.type' must be 'text', 'json_object' or 'json_schema'."
+        raise _invalid("response_format.type", message)
+    if kind == "json_schema" and not isinstance(response_format.get("json_schema"), Mapping):
+        raise _missing("response_format.json_schema")
+
+
+def _check_texts(name: str, value: Any) -> None:
+    """Refuse what is not a string, a token list, or a list of strings or token lists."""
+    if isinstance(value, str):
+        return
+    if not isinstance(value, list) or not value:
+        raise _wrong(name, "a string, or an array that is not empty")
+    lists = all(isinstance(item, list) and item and _is_tokens(item) for item in value)
+    if not (lists or _is_tokens(value) or all(isinstance(item, str) for item in value)):
+        raise _wrong(name, "an array of strings, of tokens, or of arrays of tokens")
+
+
+def _is_tokens(items: list[Any]) -> bool:
+    return all(type(item) is int and item >= 0 for item in items)
+
+
+def _missing(param: str) -> ApiError:
+    return ApiError(
+        400,
+        f"you must provide a {param.rpartition('.')[2]!r} parameter",
+        param=param,
+        code="missing_required_parameter",
+    )
+
+
+def _wrong(param: str, expected: str) -> ApiError:
+    return ApiError(
+        400,
+        f"Invalid type for '{param}': expected {expected}.",
+        param=param,
+        code="invalid_type",
+    )
+
+
+def _invalid(param: str, message: str) -> ApiError:
+    return ApiError(400, message, param=param, code="invalid_value")

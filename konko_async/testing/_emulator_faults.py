@@ -1,0 +1,346 @@
+"""Failures as frozen values; each edits the reply that would have been sent."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from konko_async.testing._emulator_errors import error_object
+from konko_async.testing._emulator_reply import (
+    JSON_TYPE,
+    Hangup,
+    Pause,
+    Reply,
+    encode_event,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The base of all faults: something that happens to one call.
+
+    | value | what the client sees |
+    |---|---|
+    | `Status(500)` | an error status, with an OpenAI error body, other JSON, HTML, text, bytes, or no body |
+    | `Status(429, retry_after=2)` | the same with `retry-after`, `retry-after-ms`, `x-should-retry` |
+    | `Status(200, {"error": ...})` | a JSON error with status 200, also to a request for a stream |
+    | `Redirect(location)` | a redirect |
+    | `Delay(seconds)` | the answer comes later |
+    | `Stall()` | silence: before the headers, after them, or after N chunks; with or without heartbeats |
+    | `Cut()` | the connection closed, by RST or FIN: before the headers, after them, or after N chunks |
+    | `ErrorInStream()` | an error inside a 200 stream after N chunks, in one of four shapes |
+    | `MalformedJSON()` | one event (or the whole body) is not JSON |
+    | `InvalidUTF8()` | one event (or the whole body) is not UTF-8 |
+    | `WrongContentType()` | the right body under another content type |
+    | `EmptyBody()` | the right status and headers, and no body |
+    | `GzipBomb()` | a small compressed body that is huge once decompressed |
+    | `Quirks(...)` | a valid answer in another server's style: no `[DONE]`, no finish_reason, comments, usage on every chunk or `{}`, null content, role in each delta, tool calls without index or id, float `created`, extra fields, CRLF, and more |
+
+    "After N chunks" counts the events with data, the one with the role included and `[DONE]` not; `0`
+    is after the headers, and `None` before them. In an answer that is not a stream, any N above 0 is
+    the middle of the body.
+
+    For a fault of your own, subclass it and override `edit()`.
+
+    Attributes:
+        early: Whether it takes the place of the answer. Then none is made: no key is checked, no limit
+            counts the call.
+    """
+
+    early: ClassVar[bool] = False
+
+    def edit(self, reply: Reply) -> None:
+        """Change the reply in place.
+
+        Args:
+            reply: The answer that would be sent; with `early`, an empty one of status 200.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Fault):
+    """Answer with this status.
+
+    Attributes:
+        status: The HTTP status, 200 to 599.
+        body: A mapping or a list for JSON, a string for HTML (or plain text, if it has no `<`), bytes as
+            they are (`b""` for no body); `None` for OpenAI's error body with the next four.
+        message: The error's message; `None` for a usual one.
+        type: The error's type; `None` for the usual one.
+        param: The error's param.
+        code: The error's code, such as `"insufficient_quota"`; `None` for the usual one.
+        retry_after: The header `retry-after`: seconds, or any text, such as an HTTP date.
+        retry_after_ms: The header `retry-after-ms`.
+        should_retry: The header `x-should-retry`.
+        headers: More headers.
+    """
+
+    early: ClassVar[bool] = True
+
+    status: int
+    body: Mapping[str, Any] | list[Any] | str | bytes | None = None
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+    retry_after: float | str | None = None
+    retry_after_ms: float | str | None = None
+    should_retry: bool | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def edit(self, reply: Reply) -> None:
+        """Replace the answer."""
+        reply.status = self.status
+        reply.replace(*self._content())
+        if self.retry_after is not None:
+            reply.headers["retry-after"] = str(self.retry_after)
+        if self.retry_after_ms is not None:
+            reply.headers["retry-after-ms"] = str(self.retry_after_ms)
+        if self.should_retry is not None:
+            reply.headers["x-should-retry"] = str(self.should_retry).lower()
+        reply.headers.update({name.lower(): value for name, value in self.headers.items()})
+
+    def _content(self) -> tuple[bytes, str | None]:
+        body = self.body
+        if isinstance(body, bytes):
+            return body, "application/octet-stream" if body else None
+        if isinstance(body, str):
+            kind = "text/html" if "<" in body else "text/plain"
+            return body.encode(), f"{kind}; charset=utf-8"
+        if body is None:
+            error = error_object(
+                self.status, self.message, type=self.type, param=self.param, code=self.code
+            )
+            body = {"error": error}
+        return msgspec.json.encode(body), JSON_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect(Fault):
+    """Answer with a redirect.
+
+    Attributes:
+        location: Where to: a path, or a URL of any origin.
+        status: 301, 302, 303, 307 or 308.
+    """
+
+    early: ClassVar[bool] = True
+
+    location: str = "/v1/moved"
+    status: int = 307
+
+    def edit(self, reply: Reply) -> None:
+        """Replace the answer."""
+        reply.status = self.status
+        reply.replace(b"", None)
+        reply.headers["location"] = self.location
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Fault):
+    """Wait before the headers, and then answer.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    seconds: float
+
+    def edit(self, reply: Reply) -> None:
+        """Put the wait before the headers."""
+        reply.before.append(Pause(self.seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Stall(Fault):
+    """Fall silent.
+
+    Attributes:
+        after_chunks: After how many chunks; 0 after the headers, `None` before them.
+        seconds: For how long; the answer goes on after it. `None` until the client leaves or the emulator
+            closes.
+        heartbeat: Seconds between comments that a stream sends meanwhile; `None` for none.
+        comment: The comment.
+    """
+
+    after_chunks: int | None = None
+    seconds: float | None = None
+    heartbeat: float | None = None
+    comment: str = ": keep-alive"
+
+    def edit(self, reply: Reply) -> None:
+        """Put the silence in its place."""
+        reply.put(self.after_chunks, Pause(self.seconds, self.heartbeat, self.comment))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(Fault):
+    """Close the connection in the middle of the answer.
+
+    Attributes:
+        after_chunks: After how many chunks; 0 after the headers, `None` before them.
+        reset: By RST; `False` for FIN.
+    """
+
+    after_chunks: int | None = None
+    reset: bool = True
+
+    def edit(self, reply: Reply) -> None:
+        """Put the end in its place."""
+        reply.put(self.after_chunks, Hangup(self.reset))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInStream(Fault):
+    """Send an error inside a 200 stream; to a request for a whole answer, as a body with status 200.
+
+    Attributes:
+        after_chunks: After how many chunks.
+        shape: `"object"` for `{"error": {...}}`, `"text"` for `{"error": "..."}`, `"event"` for an event named
+            `error` whose data is the error object, `"flat"` for `{"object": "error", ...}`.
+        message: The error's message.
+        type: The error's type.
+        code: The error's code: text, or a status as some servers send it.
+        done: Whether `[DONE]` follows.
+    """
+
+    after_chunks: int = 1
+    shape: Literal["object", "text", "event", "flat"] = "object"
+    message: str = "The server had an error while it made the answer."
+    type: str = "server_error"
+    code: str | int | None = None
+    done: bool = False
+
+    def edit(self, reply: Reply) -> None:
+        """Replace what comes after the place."""
+        error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
+        data: dict[str, Any] = {"error": error}
+        if self.shape == "text":
+            data = {"error": self.message}
+        elif self.shape == "flat":
+            data = {"object": "error", **error}
+        elif self.shape == "event":
+            data = error
+        if not reply.sse:
+            reply.replace(msgspec.json.encode(data), JSON_TYPE)
+            return
+        event = encode_event(data)
+        end = [b"event: error\n" + event if self.shape == "event" else event]
+        if self.done:
+            end.append(b"data: [DONE]\n\n")
+        reply.steps[reply.place(self.after_chunks) :] = end
+        reply.tail = len(end)
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedJSON(Fault):
+    """Break the JSON of one event: its second half is missing.
+
+    Attributes:
+        after_chunks: How many good chunks come before it.
+    """
+
+    after_chunks: int = 1
+
+    def edit(self, reply: Reply) -> None:
+        """Break the event, or the body if it is no stream."""
+        if not reply.sse:
+            reply.steps[:] = [reply.body[: len(reply.body) // 2]]
+        elif events := reply.events():
+            at = events[min(self.after_chunks, len(events) - 1)]
+            event = reply.steps[at]
+            reply.steps[at] = (
+                event[: len(event) // 2] + b"\n\n" if isinstance(event, bytes) else event
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidUTF8(Fault):
+    """Put bytes that are not UTF-8 at the start of a content string.
+
+    Attributes:
+        after_chunks: How many good chunks come before it.
+        data: The bytes.
+    """
+
+    after_chunks: int = 1
+    data: bytes = b"\xff\xc3\x28"
+
+    def edit(self, reply: Reply) -> None:
+        """Break the event, or the body if it is no stream."""
+        events = reply.events() if reply.sse else [0]
+        if not reply.steps or not events:
+            return
+        at = events[min(self.after_chunks, len(events) - 1)]
+        event = reply.steps[at]
+        if isinstance(event, bytes):
+            for name in (b'"content":"', b'"text":"'):
+                event = event.replace(name, name + self.data, 1)
+            reply.steps[at] = event
+
+
+@dataclass(frozen=True, slots=True)
+class WrongContentType(Fault):
+    """Send the answer under another content type.
+
+    Attributes:
+        content_type: The header's value; empty for no such header.
+    """
+
+    content_type: str = "text/plain"
+
+    def edit(self, reply: Reply) -> None:
+        """Change the header."""
+        reply.headers["content-type"] = self.content_type
+        if not self.content_type:
+            del reply.headers["content-type"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyBody(Fault):
+    """Send the status and the headers of the answer, and a body of no bytes."""
+
+    def edit(self, reply: Reply) -> None:
+        """Drop the body."""
+        reply.steps.clear()
+        reply.lead = reply.tail = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GzipBomb(Fault):
+    """Answer with a compressed body that is a thousand times as long once decompressed.
+
+    Attributes:
+        size: The length of the decompressed body, in bytes, rounded up to a MiB.
+        status: The HTTP status.
+        content_type: The content type; `text/event-stream` makes it one event without an end.
+    """
+
+    early: ClassVar[bool] = True
+
+    size: int = 64 * 2**20
+    status: int = 200
+    content_type: str = JSON_TYPE
+
+    def edit(self, reply: Reply) -> None:
+        """Replace the answer."""
+        reply.status = self.status
+        start = b"data: " if "event-stream" in self.content_type else b'{"id":"'
+        reply.replace(_bomb(start, -(-self.size // 2**20)), self.content_type)
+        reply.headers["content-encoding"] = "gzip"
+
+
+@lru_cache(maxsize=4)
+def _bomb(start: bytes, blocks: int) -> bytes:
+    """A gzip stream of `start` and so many MiB of the letter x.
+
+    A block that was flushed in full can be repeated without compressing it again. The stream has no
+    end marker: whoever reads that far has long lost.
+    """
+    compressor = zlib.compressobj(9, wbits=31)
+    head = compressor.compress(start) + compressor.flush(zlib.Z_FULL_FLUSH)
+    block = compressor.compress(b"x" * 2**20) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return head + block * blocks

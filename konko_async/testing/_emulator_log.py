@@ -1,0 +1,148 @@
+"""The emulator's log: what was asked, by whom, and what became of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final
+
+_SECRET: Final = frozenset(
+    {"authorization", "proxy-authorization", "x-openai-api-key", "x-api-key", "api-key", "cookie"}
+)
+REDACTED: Final = "[redacted]"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request, as it was when it was looked at. Times are `time.monotonic()`, in seconds.
+
+    Attributes:
+        index: Its number, from 0, in the order of arrival.
+        request_id: The answer's `x-request-id`.
+        method: The HTTP method.
+        path: The path with its query, as sent.
+        headers: The headers, lower-case names; keys and cookies read `[redacted]`.
+        body: The decoded JSON; `None` if there was none, or none that could be decoded.
+        model: The model asked for, if the body names one.
+        stream: Whether a stream was asked for.
+        key_fingerprint: Twelve hexadecimal digits that tell keys apart; `None` without a key.
+        idempotency_key: The header `idempotency-key`.
+        started: When its headers had arrived.
+        first_byte: When the first byte of the answer was written; `None` before that.
+        finished: When the last byte was written, or the call was given up; `None` before that.
+        status: The answer's status; `None` before there is one.
+        bytes_sent: Bytes of the body written so far.
+        chunks_sent: Events with data written so far, without `[DONE]`; 0 if it is no stream.
+        disconnected: Whether the client left before the end.
+        faults: The names of the faults that applied to it.
+    """
+
+    index: int
+    request_id: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+    model: str | None
+    stream: bool
+    key_fingerprint: str | None
+    idempotency_key: str | None
+    started: float
+    first_byte: float | None
+    finished: float | None
+    status: int | None
+    bytes_sent: int
+    chunks_sent: int
+    disconnected: bool
+    faults: tuple[str, ...]
+
+
+class Call:
+    """A request being answered: what its record is made of, when one is asked for."""
+
+    __slots__ = (
+        "body",
+        "bytes_sent",
+        "chunks_sent",
+        "disconnected",
+        "faults",
+        "finished",
+        "first_byte",
+        "headers",
+        "holds_slot",
+        "index",
+        "key",
+        "method",
+        "model",
+        "path",
+        "request_id",
+        "started",
+        "status",
+        "stream",
+    )
+
+    def __init__(
+        self, index: int, method: str, path: str, headers: Mapping[str, str], started: float
+    ) -> None:
+        self.index = index
+        self.request_id = f"req_{index:016x}"
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.started = started
+        self.key = bearer(headers.get("authorization"))
+        self.body: Any = None
+        self.model: str | None = None
+        self.stream = False
+        self.first_byte: float | None = None
+        self.finished: float | None = None
+        self.status: int | None = None
+        self.bytes_sent = 0
+        self.chunks_sent = 0
+        self.disconnected = False
+        self.holds_slot = False
+        self.faults: tuple[str, ...] = ()
+
+    def record(self) -> RequestRecord:
+        """The call as it is now."""
+        return RequestRecord(
+            index=self.index,
+            request_id=self.request_id,
+            method=self.method,
+            path=self.path,
+            headers=redacted(self.headers),
+            body=self.body,
+            model=self.model,
+            stream=self.stream,
+            key_fingerprint=fingerprint(self.key) if self.key else None,
+            idempotency_key=self.headers.get("idempotency-key"),
+            started=self.started,
+            first_byte=self.first_byte,
+            finished=self.finished,
+            status=self.status,
+            bytes_sent=self.bytes_sent,
+            chunks_sent=self.chunks_sent,
+            disconnected=self.disconnected,
+            faults=self.faults,
+        )
+
+
+def bearer(authorization: str | None) -> str:
+    """The key of an `Authorization` header; empty if there is none."""
+    if authorization is None or authorization[:7].lower() != "bearer ":
+        return ""
+    return authorization[7:].strip()
+
+
+@lru_cache(maxsize=1024)
+def fingerprint(key: str) -> str:
+    """Twelve hexadecimal digits that tell this key from others and do not tell what it is."""
+    return blake2b(key.encode(), digest_size=6).hexdigest()
+
+
+def redacted(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers by lower-case name, without secrets."""
+    return {
+        name.lower(): REDACTED if name.lower() in _SECRET else value
+        for name, value in headers.items()
+    }

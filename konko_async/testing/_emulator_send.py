@@ -1,0 +1,151 @@
+"""Sends a reply: at once when nothing is in the way, else step by step."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from konko_async.testing._emulator_log import Call
+from konko_async.testing._emulator_reply import Hangup, Pause, Reply, Step
+
+_HTTP_1_1: Final = (1, 1)
+_NO_LINGER: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+
+
+async def send(
+    request: web.BaseRequest, reply: Reply, call: Call, changed: Callable[[], None]
+) -> web.StreamResponse:
+    """Send the reply and note in `call` how far that came.
+
+    Args:
+        request: What is answered.
+        reply: The answer.
+        call: Where the status and the counts are written down.
+        changed: Called after each of those changes.
+
+    Raises:
+        ConnectionError: If the client has left.
+        asyncio.CancelledError: If it leaves, or the emulator closes, during a pause.
+    """
+    for step in reply.before:
+        await _wait(request, step, None)
+    call.status = reply.status
+    if reply.interval or not all(type(step) is bytes for step in reply.steps):
+        return await _Sender(request, reply, call, changed).run()
+    return await _send_whole(request, reply, call)
+
+
+async def _send_whole(request: web.BaseRequest, reply: Reply, call: Call) -> web.StreamResponse:
+    """Headers and body with one write."""
+    body = reply.body
+    response = web.Response(body=body, status=reply.status, headers=reply.headers)
+    if reply.sse and request.version >= _HTTP_1_1:
+        response.enable_chunked_encoding()
+    call.first_byte = asyncio.get_running_loop().time()
+    call.bytes_sent = len(body)
+    if reply.sse:
+        call.chunks_sent = len(reply.events())
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+class _Sender:
+    """Sends the steps of one reply one after the other."""
+
+    def __init__(
+        self, request: web.BaseRequest, reply: Reply, call: Call, changed: Callable[[], None]
+    ) -> None:
+        self._request, self._reply, self._call, self._changed = request, reply, call, changed
+        self._response = web.StreamResponse(status=reply.status, headers=reply.headers)
+        self._held: list[bytes] = []
+        self._events = set(reply.events()) if reply.sse else set()
+        self._clock = asyncio.get_running_loop().time
+
+    async def run(self) -> web.StreamResponse:
+        if not self._reply.sse:
+            self._response.content_length = len(self._reply.body)
+        await self._response.prepare(self._request)
+        self._call.first_byte = due = self._clock()
+        self._changed()
+        last = len(self._reply.steps) - self._reply.tail
+        for at, step in enumerate(self._reply.steps):
+            if isinstance(step, bytes):
+                if self._reply.interval and self._reply.lead < at < last:
+                    due += self._reply.interval
+                    await self._wait_until(due)
+                self._held.append(step)
+                self._call.chunks_sent += at in self._events
+            else:
+                await self._pause(step)
+                due = max(due, self._clock())
+        await self._flush()
+        await self._response.write_eof()
+        return self._response
+
+    async def _wait_until(self, due: float) -> None:
+        """Let what is held go, and wait; what is late already goes with what comes next."""
+        delay = due - self._clock()
+        if delay > 0:
+            await self._flush()
+            await asyncio.sleep(delay)
+
+    async def _pause(self, step: Step) -> None:
+        await self._flush()
+        if not isinstance(step, bytes):
+            await _wait(self._request, step, self._response if self._reply.sse else None)
+
+    async def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._call.bytes_sent += len(data)
+            await self._response.write(data)
+            self._changed()
+
+
+async def _wait(
+    request: web.BaseRequest, step: Pause | Hangup, response: web.StreamResponse | None
+) -> None:
+    """Do what a step says that sends nothing but, in a stream, comments."""
+    if isinstance(step, Hangup):
+        hang_up(request, reset=step.reset)
+        # The connection's end cancels this handler; until then there is nothing to answer with.
+        await _forever()
+    elif response is None or step.heartbeat is None:
+        await (_forever() if step.seconds is None else asyncio.sleep(step.seconds))
+    else:
+        await _beat(step, step.heartbeat, response)
+
+
+async def _beat(pause: Pause, interval: float, response: web.StreamResponse) -> None:
+    clock, comment = asyncio.get_running_loop().time, f"{pause.comment}\n\n".encode()
+    end = None if pause.seconds is None else clock() + pause.seconds
+    while end is None or clock() < end:
+        await response.write(comment)
+        left = interval if end is None else min(interval, max(end - clock(), 0))
+        await asyncio.sleep(left)
+
+
+async def _forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def hang_up(request: web.BaseRequest, *, reset: bool) -> None:
+    """Close the connection of a request, by RST or by FIN."""
+    transport = request.transport
+    if transport is None:
+        return
+    if not reset:
+        transport.close()
+        return
+    # Options belong to the socket and not to its descriptor, so this works on a copy, whatever
+    # the event loop hands out as the socket.
+    own = transport.get_extra_info("socket")
+    with socket.fromfd(own.fileno(), own.family, own.type) as copy:
+        copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
