@@ -23,6 +23,7 @@ from konko_async.errors import (
     StreamError,
     StreamServerError,
 )
+from konko_async.middleware._classify import blames_request, is_out_of_credit, named_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from konko_async._pipeline import Handler, Request, Response
     from konko_async.middleware._budget import RetryBudget
 
-__all__ = ["RetryMiddleware", "is_out_of_credit", "is_retryable"]
+__all__ = ["RetryMiddleware", "is_retryable"]
 
 _log = logging.getLogger("konko_async.retry")
 
@@ -40,58 +41,12 @@ _IDEMPOTENCY_KEY = "Idempotency-Key"
 # together, and never before the time it named.
 _SPREAD = 0.2
 
-# 429s (or 403s) that no waiting mends: the account has no money left.
-_OUT_OF_CREDIT = frozenset(
-    {
-        "account_deactivated",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "credit_balance_too_low",
-        "insufficient_credits",
-        "insufficient_quota",
-        "quota_exceeded",
-    }
-)
-# What servers call the client's own fault in an error event, where no status tells.
-_CLIENT_ERRORS = _OUT_OF_CREDIT | {
-    "authentication_error",
-    "bad_request",
-    "badrequesterror",
-    "content_filter",
-    "content_policy_violation",
-    "context_length_exceeded",
-    "invalid_api_key",
-    "invalid_prompt",
-    "invalid_request",
-    "invalid_request_error",
-    "model_not_found",
-    "not_found",
-    "not_found_error",
-    "notfounderror",
-    "permission_denied",
-    "permission_error",
-    "string_above_max_length",
-    "unprocessable_entity",
-    "unsupported_value",
-}
-
 
 class Random(Protocol):
     """What the back-off draws from: the module ``random`` or a ``random.Random(seed)``."""
 
     def uniform(self, a: float, b: float, /) -> float:
         """Return a number between ``a`` and ``b``."""
-
-
-def is_out_of_credit(error: BaseException) -> bool:
-    """Tell whether the server says that the account's credit is used up (``insufficient_quota``).
-
-    Args:
-        error: any error; only status errors and error events can say so.
-    """
-    if not isinstance(error, (APIStatusError, StreamServerError)):
-        return False
-    return bool({error.code, error.type} & _OUT_OF_CREDIT)
 
 
 def is_retryable(error: BaseException, policy: RetryPolicy) -> bool:
@@ -116,19 +71,9 @@ def is_retryable(error: BaseException, policy: RetryPolicy) -> bool:
             return asked == "true"
         return error.status_code in policy.statuses
     if isinstance(error, StreamServerError):
-        return _event_is_retryable(error, policy)
+        status = named_status(error)
+        return not blames_request(error) if status is None else status in policy.statuses
     return isinstance(error, StreamError)
-
-
-def _event_is_retryable(error: StreamServerError, policy: RetryPolicy) -> bool:
-    for name in (error.code, error.type):
-        if name is None:
-            continue
-        if name.isdecimal():
-            return int(name) in policy.statuses
-        if name.lower() in _CLIENT_ERRORS:
-            return False
-    return True
 
 
 class RetryMiddleware:

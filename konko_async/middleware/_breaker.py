@@ -1,0 +1,179 @@
+"""The circuit breaker: after many failures in a row, ask a sick server only now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from konko_async.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    CircuitOpenError,
+    RateLimitError,
+    StreamServerError,
+)
+from konko_async.middleware._circuit import Circuit, CircuitBreaker, CircuitState
+from konko_async.middleware._classify import blames_request
+
+if TYPE_CHECKING:
+    from konko_async._pipeline import Handler, Request, Response
+
+__all__ = ["CircuitBreakerMiddleware"]
+
+_log = logging.getLogger("konko_async.breaker")
+
+# Models' names may come from a user's users: the oldest circuits are forgotten beyond this.
+_MOST_CIRCUITS = 1024
+_FIRST_SERVER_ERROR = 500
+
+
+class _Verdict(NamedTuple):
+    """What an error says about health: True well, False ill, None nothing."""
+
+    host: bool | None
+    model: bool | None
+
+
+_NOTHING = _Verdict(None, None)
+
+
+class CircuitBreakerMiddleware:
+    """Refuses attempts with :class:`~konko_async.CircuitOpenError` while a server is ill.
+
+    There is a circuit for each origin, which opens on connections that fail (refused, reset, DNS,
+    timeouts of the connect phase), and one for each model of it, which opens on 5xx, answers cut
+    short or unreadable, error events of the server and timeouts of the first token. So one model's
+    sick backend does not close the way to the others, which may be its fallbacks.
+
+    4xx, 429, cancellations, refusals of the local limits and ``Timeout.total`` say nothing of the
+    server's health and are not counted as failures. A stream counts at its first delta.
+
+    Args:
+        options: when to open and how to recover.
+        base_url: where requests without a ``target`` of their own go.
+    """
+
+    __slots__ = ("_base_url", "_circuits", "_options")
+
+    def __init__(self, options: CircuitBreaker, base_url: str) -> None:
+        self._options = options
+        self._base_url = base_url
+        self._circuits: dict[tuple[str, str | None], Circuit] = {}
+
+    def states(self) -> tuple[CircuitState, ...]:
+        """Return the state of each circuit that has been used; ``model`` is None for origins.
+
+        Outside a running event loop the time is not known: waits are then as of the last call.
+        """
+        try:
+            now = asyncio.get_running_loop().time()
+        except RuntimeError:
+            now = None
+        return tuple(circuit.snapshot(now) for circuit in self._circuits.values())
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """Send ``request`` unless a circuit on its way is open.
+
+        Raises:
+            CircuitOpenError: it is; nothing was sent.
+        """
+        loop = asyncio.get_running_loop()
+        host, model = self._way(request)
+        now = loop.time()
+        host_ticket = host.enter(now)
+        if host_ticket is None:
+            raise self._refusal(host, now)
+        model_ticket = model.enter(now)
+        if model_ticket is None:
+            host.leave(host_ticket)
+            raise self._refusal(model, now)
+        verdict = _NOTHING
+        reason = ""
+        try:
+            response = await call_next(request)
+            verdict = _Verdict(host=True, model=True)
+        except APIError as error:
+            verdict, reason = judge(error), type(error).__name__
+            raise
+        finally:
+            # Also for a cancellation: a probe that ends without a verdict gives its place back.
+            now = loop.time()
+            self._report(host, host_ticket, verdict.host, now, reason)
+            self._report(model, model_ticket, verdict.model, now, reason)
+        return response
+
+    def _way(self, request: Request) -> tuple[Circuit, Circuit]:
+        base_url = getattr(request.target, "base_url", None) or self._base_url
+        origin = _origin(base_url)
+        return self._circuit(origin, None), self._circuit(origin, request.model or "")
+
+    def _circuit(self, origin: str, model: str | None) -> Circuit:
+        key = origin, model
+        circuit = self._circuits.get(key)
+        if circuit is None:
+            if len(self._circuits) >= _MOST_CIRCUITS:
+                del self._circuits[next(iter(self._circuits))]
+            circuit = self._circuits[key] = Circuit(self._options, origin, model)
+        return circuit
+
+    def _report(
+        self, circuit: Circuit, ticket: int, well: bool | None, now: float, reason: str
+    ) -> None:
+        if well is None:
+            circuit.leave(ticket)
+        elif circuit.record(ticket, now, well=well, reason=reason):
+            self._changed(circuit.snapshot(now))
+
+    def _changed(self, state: CircuitState) -> None:
+        level = logging.WARNING if state.state == "open" else logging.INFO
+        _log.log(level, "circuit of %s is %s", state.name, state.state)
+        if self._options.on_change is None:
+            return
+        try:
+            self._options.on_change(state)
+        except Exception:  # noqa: BLE001  # a hook is the user's code: whatever it raises
+            _log.exception("CircuitBreaker.on_change failed; the call goes on")
+
+    def _refusal(self, circuit: Circuit, now: float) -> CircuitOpenError:
+        state = circuit.snapshot(now)
+        return CircuitOpenError(
+            f"not sent: the circuit of {state.name} is {state.state.replace('_', '-')} after "
+            f"{state.failures} of {state.calls} attempts within {self._options.window:g} s failed, "
+            f"the last with {state.reason}; next probe in {state.retry_after:.1f} s",
+            retry_after=state.retry_after,
+        )
+
+
+def judge(error: APIError) -> _Verdict:
+    """Read from an attempt's error how the origin and the model are.
+
+    Args:
+        error: what the attempt raised.
+    """
+    # Whatever answered, even with an error, shows that the origin is there.
+    host: bool | None = True
+    model: bool | None = False
+    if isinstance(error, APITimeoutError):
+        host = False if error.phase == "connect" else None
+        model = False if error.phase == "first_token" else None
+    elif isinstance(error, APIConnectionError):
+        # What a repetition cannot mend, such as a bad certificate, is better told each time.
+        host, model = False if error.retryable else None, None
+    elif isinstance(error, RateLimitError):
+        model = None
+    elif isinstance(error, APIStatusError):
+        model = error.status_code < _FIRST_SERVER_ERROR
+    elif isinstance(error, StreamServerError) and blames_request(error):
+        model = None
+    return _Verdict(host, model)
+
+
+@lru_cache(maxsize=_MOST_CIRCUITS)
+def _origin(base_url: str) -> str:
+    url = urlsplit(base_url)
+    return f"{url.scheme}://{url.netloc}"

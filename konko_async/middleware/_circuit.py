@@ -1,0 +1,285 @@
+"""The state machine of one circuit: pure, the time is passed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable  # noqa: TC003  # msgspec reads the annotations
+from typing import Literal
+
+import msgspec
+
+from konko_async.errors import ConfigurationError
+
+__all__ = ["Circuit", "CircuitBreaker", "CircuitState", "State"]
+
+State = Literal["closed", "open", "half_open"]
+
+_BUCKETS = 10
+_ROUNDING = 1e-9
+
+
+class CircuitState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a circuit is doing.
+
+    Attributes:
+        origin: scheme, host and port.
+        model: the model, or None for the circuit of the origin's connections.
+        state: ``closed`` (all is well), ``open`` (nothing is sent) or ``half_open`` (probes are).
+        calls: outcomes in the sliding window; while open, those that opened it.
+        failures: how many of them were failures.
+        retry_after: seconds until the next probe may be sent; 0 where it may now.
+        reason: name of the last failure's exception class, or None.
+    """
+
+    origin: str
+    model: str | None
+    state: State
+    calls: int
+    failures: int
+    retry_after: float
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        """The origin, and the model where the circuit is a model's."""
+        return f"{self.origin} model {self.model!r}" if self.model else self.origin
+
+
+class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
+    """When a circuit opens, and how it is closed again.
+
+    It opens when, of at least ``min_calls`` attempts that ended within ``window`` seconds,
+    ``failure_rate`` or more failed. Then nothing is sent for ``open_for`` seconds, doubled with
+    each probe that fails, up to ``max_open_for``. After that up to ``probes`` attempts go through:
+    the first to end decides. With the defaults, a server that is well again is used in full within
+    ``max_open_for`` (5 s) and the duration of one attempt.
+
+    Attributes:
+        failure_rate: share of failures that opens it, above 0 and at most 1. Default 0.6.
+        min_calls: attempts in the window below which it never opens. Default 20.
+        window: seconds. Default 10.
+        open_for: seconds until the first probe. Default 1.
+        max_open_for: the longest time between probes, in seconds. A probe without an outcome for
+            as long is not waited for: others go. Default 5.
+        probes: attempts let through at once while it is half open. Default 3.
+        on_change: called with the :class:`CircuitState` after each change.
+
+    Raises:
+        ConfigurationError: a value is out of its range.
+    """
+
+    failure_rate: float = 0.6
+    min_calls: int = 20
+    window: float = 10.0
+    open_for: float = 1.0
+    max_open_for: float = 5.0
+    probes: int = 3
+    on_change: Callable[[CircuitState], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("failure_rate", "window", "open_for", "max_open_for"):
+            value = getattr(self, name)
+            good = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not good or not 0 < value < math.inf:
+                raise ConfigurationError(
+                    f"CircuitBreaker: {name} must be a number above 0, not {value!r}"
+                )
+        for name in ("min_calls", "probes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigurationError(
+                    f"CircuitBreaker: {name} must be an integer of at least 1, not {value!r}"
+                )
+        if self.failure_rate > 1:
+            raise ConfigurationError("CircuitBreaker: failure_rate is a share, at most 1")
+        if self.max_open_for < self.open_for:
+            raise ConfigurationError("CircuitBreaker: max_open_for must not be below open_for")
+
+
+class _Window:
+    """Outcomes of the last seconds, counted in a ring of buckets."""
+
+    __slots__ = ("_bad", "_good", "_last", "_width", "bad", "good")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / _BUCKETS
+        self._good = [0] * _BUCKETS
+        self._bad = [0] * _BUCKETS
+        self._last = 0
+        self.good = 0
+        self.bad = 0
+
+    def add(self, now: float, *, well: bool) -> None:
+        bucket = self.advance(now)
+        if well:
+            self._good[bucket] += 1
+            self.good += 1
+        else:
+            self._bad[bucket] += 1
+            self.bad += 1
+
+    def advance(self, now: float) -> int:
+        """Forget what is too old; return the bucket of ``now``."""
+        tick = int(now / self._width)
+        if tick > self._last:
+            for old in range(max(self._last + 1, tick - _BUCKETS + 1), tick + 1):
+                bucket = old % _BUCKETS
+                self.good -= self._good[bucket]
+                self.bad -= self._bad[bucket]
+                self._good[bucket] = self._bad[bucket] = 0
+            self._last = tick
+        # A clock that went back (another loop's) counts on in the newest bucket.
+        return self._last % _BUCKETS
+
+
+class Circuit:
+    """One circuit. Each :meth:`enter` that gives a ticket is ended by one record or leave.
+
+    Args:
+        options: see :class:`CircuitBreaker`.
+        origin: for the snapshot.
+        model: for the snapshot.
+    """
+
+    __slots__ = (
+        "_closed_at", "_generation", "_model", "_next_probe", "_opened", "_options", "_origin",
+        "_probes", "_reason", "_seen", "_state", "_until", "_window",
+    )  # fmt: skip
+
+    def __init__(self, options: CircuitBreaker, origin: str = "", model: str | None = None) -> None:
+        self._options = options
+        self._origin = origin
+        self._model = model
+        self._state: State = "closed"
+        self._window = _Window(options.window)
+        # Tickets of the closed state carry this number: what began before a change of state says
+        # nothing about what came after it.
+        self._generation = 1
+        self._closed_at = -math.inf
+        self._opened = 0  # how often in a row, which sets the open time
+        self._until = 0.0
+        self._seen = 0.0
+        # Probes under way, by their (negative) ticket, with the time they began.
+        self._probes: dict[int, float] = {}
+        self._next_probe = -1
+        self._reason: str | None = None
+
+    def enter(self, now: float) -> int | None:
+        """Ask to send an attempt.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            A ticket, or None: do not send it.
+        """
+        if self._state == "closed":
+            return self._generation
+        self._seen = now
+        if self._state == "open":
+            if now < self._until:
+                return None
+            self._state = "half_open"
+        if len(self._fresh_probes(now)) >= self._options.probes:
+            return None
+        ticket = self._next_probe
+        self._next_probe -= 1
+        self._probes[ticket] = now
+        return ticket
+
+    def record(self, ticket: int, now: float, *, well: bool, reason: str | None = None) -> bool:
+        """Tell how an attempt ended.
+
+        Args:
+            ticket: from :meth:`enter`.
+            now: monotonic seconds.
+            well: whether the server was in good health.
+            reason: the failure's name, for messages.
+
+        Returns:
+            Whether the circuit opened or closed by it.
+        """
+        if ticket < 0:
+            return self._record_probe(ticket, now, well=well, reason=reason)
+        if self._state != "closed" or ticket != self._generation:
+            return False
+        self._window.add(now, well=well)
+        if well:
+            return False
+        self._reason = reason
+        calls = self._window.good + self._window.bad
+        enough = self._options.failure_rate * calls - _ROUNDING
+        if calls < self._options.min_calls or self._window.bad < enough:
+            return False
+        # One that fails again soon after it was closed has not recovered: go on doubling.
+        if now - self._closed_at > self._options.window:
+            self._opened = 0
+        self._open(now)
+        return True
+
+    def leave(self, ticket: int) -> None:
+        """End an attempt that says nothing, such as a cancelled one; a probe's place is free.
+
+        Args:
+            ticket: from :meth:`enter`.
+        """
+        self._probes.pop(ticket, None)
+
+    def snapshot(self, now: float | None = None) -> CircuitState:
+        """Return the state as a value.
+
+        Args:
+            now: monotonic seconds; None: the last time the circuit was told.
+        """
+        now = self._seen if now is None else now
+        if self._state == "closed":
+            self._window.advance(now)
+        return CircuitState(
+            origin=self._origin,
+            model=self._model,
+            state=self._state,
+            calls=self._window.good + self._window.bad,
+            failures=self._window.bad,
+            retry_after=self._retry_after(now),
+            reason=self._reason,
+        )
+
+    def _retry_after(self, now: float) -> float:
+        if self._state == "open":
+            return max(0.0, self._until - now)
+        if self._state == "half_open":
+            fresh = self._fresh_probes(now)
+            if len(fresh) >= self._options.probes:
+                return max(0.0, min(fresh) + self._options.max_open_for - now)
+        return 0.0
+
+    def _fresh_probes(self, now: float) -> list[float]:
+        # A hung probe is not waited for: it may hang on a connection of before the recovery.
+        oldest = now - self._options.max_open_for
+        return [start for start in self._probes.values() if start > oldest]
+
+    def _record_probe(self, ticket: int, now: float, *, well: bool, reason: str | None) -> bool:
+        started = self._probes.pop(ticket, None)
+        if self._state != "half_open" or started is None:
+            return False
+        if well:
+            self._state = "closed"
+            self._closed_at = now
+            self._generation += 1
+            self._window = _Window(self._options.window)
+            self._probes.clear()
+            return True
+        if started <= now - self._options.max_open_for:
+            return False
+        self._reason = reason
+        self._open(now)
+        return True
+
+    def _open(self, now: float) -> None:
+        options = self._options
+        wait = min(options.max_open_for, options.open_for * 2.0 ** min(self._opened, 60))
+        self._state = "open"
+        self._opened += 1
+        self._until = now + wait
+        self._seen = now
+        self._probes.clear()
