@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         """How many answers have stalled on it."""
         self._stage = stage
         self._transport: asyncio.Transport
+        self._socket: socket.socket
         self._task: asyncio.Task[None] | None = None
         self._inbox = bytearray()
         self._wake = asyncio.Event()
@@ -49,10 +50,11 @@ class Connection(asyncio.Protocol):
         """Start to serve it."""
         self._transport = cast("asyncio.Transport", transport)
         self.opened = True
-        # With no buffer of our own, "written" means that the kernel has taken it.
-        self._transport.set_write_buffer_limits(0)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Almost no buffer of our own, so that "written" means that the kernel has taken it. (With
+        # none at all, TLS would pause at every write and never resume.)
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._stage.open:
             self._task = asyncio.get_running_loop().create_task(self._serve())
         else:
@@ -92,8 +94,9 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self.idle = False
         if how == "rst":
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+            # Under TLS the socket may be closed already, which we are told a little later.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
             self._transport.abort()
         else:
             self._transport.close()
@@ -153,7 +156,9 @@ class Connection(asyncio.Protocol):
             case Send(data):
                 self._transport.write(data)
                 await self._until(lambda: self._writable)
-                # A turn of the loop, in which a peer on the same loop reads this piece by itself.
+                # A peer on the same loop sees this piece in the next turn, but after us: it takes
+                # two turns until it has read it by itself.
+                await asyncio.sleep(0)
                 await asyncio.sleep(0)
             case Pause(seconds):
                 with contextlib.suppress(TimeoutError):
