@@ -1,8 +1,8 @@
 """What you need to test an application that talks to the Konko API, or to any server like it.
 
-`Emulator` speaks the API, and `faults` holds what it can be told to do wrong; `FaultServer` sends raw
-bytes; `jumping_time` makes time pass at once. Nothing is imported before it is used, because pytest
-loads this package for everyone who has `konko_async` installed.
+`Emulator` speaks the API, and `faults` holds what it can be told to do wrong; `FaultServer` sends
+raw bytes; `jumping_time` makes time pass at once. Nothing is imported before it is used, because
+pytest loads this package for everyone who has `konko_async` installed.
 """
 
 from importlib import import_module

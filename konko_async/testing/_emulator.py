@@ -1,15 +1,17 @@
 """The emulator: a server on this machine that speaks the Konko API."""
 
 import asyncio
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
 
 from konko_async.testing._emulator_script import Match, Scripted, When
 from konko_async.testing._emulator_service import Service
 from konko_async.testing._emulator_state import EmulatorState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_BODY: Final = 64 * 2**20
 _BACKLOG: Final = 4096
@@ -28,10 +30,10 @@ class Emulator(EmulatorState):
     ```
 
     It serves `GET /models`, `GET /models/{id}`, `POST /chat/completions`, `/completions` and
-    `/embeddings`, with and without `/v1`. An answer is a pure function of the request (the messages,
-    the model, `seed`, and the number of the choice), so it is the same in every run, streamed or
-    whole. Every argument but `api_keys`, `log_limit`, `host`, `port` and `allow_remote` is an
-    attribute too, and may be set while it runs: it holds for the calls that come after.
+    `/embeddings`, with and without `/v1`. An answer is a pure function of the request (its
+    messages, model and `seed`), so it is the same in every run, streamed or whole. Every argument
+    but `api_keys`, `log_limit`, `host`, `port` and `allow_remote` is an attribute too, and may be
+    set while it runs: it holds for the calls that come after.
 
     Args:
         models: What is listed: ids, or mappings with an `id`; `None` for the models of Konko's
@@ -40,22 +42,23 @@ class Emulator(EmulatorState):
         answer: A function of the decoded request that returns the answer, or an awaitable of it: a
             string, the tokens of one, or the assistant's message as a mapping. `None` for generated
             text. `stop` and `max_tokens` hold for it too.
-        answer_tokens: The length of a generated text, in tokens; `None` for 16 to 64 of them, as the
-            request's digest has it.
+        answer_tokens: The length of a generated text, in tokens; `None` for 16 to 64 of them,
+            which depends on the request.
         latency: Seconds before the first byte.
-        tokens_per_second: The pace of each choice; `None` for no pace. A whole answer comes when its
-            last token would.
+        tokens_per_second: The pace of each choice; `None` for no pace. A whole answer comes when
+            its last token would.
         chunk_tokens: Tokens in each delta of a stream.
         capacity: How many calls are served at once; `None` for any number.
-        overload: What happens to a call above the capacity: `"reject"`, or `"queue"` (first come, first
-            served).
+        overload: What happens to a call above the capacity: `"reject"`, or `"queue"` (first come,
+            first served).
         overload_status: The status of a call that is rejected, such as 429.
         requests_per_minute: How many calls of one key and model are allowed in any stretch of
             `limit_window` seconds; `None` for any number.
-        tokens_per_minute: The same for tokens, prompt and completion, all counted when a call arrives.
+        tokens_per_minute: The same for tokens, prompt and completion, all counted when a call
+            arrives.
         limit_window: The length of both windows, in seconds.
-        enforce_model_kind: Whether a model whose `is_chat` (`is_text`) is false is refused by the chat
-            (completion) endpoint.
+        enforce_model_kind: Whether a model whose `is_chat` (`is_text`) is false is refused by the
+            chat (completion) endpoint.
         log_limit: How many requests the log keeps; `None` for all of them.
         host: The address to listen on.
         port: The port; 0 for a free one.

@@ -214,7 +214,7 @@ def _custom_choice(custom: Custom, stop: list[str], limit: int | None) -> Choice
 
 
 def _custom_call(call: Mapping[str, Any], index: int) -> ToolCall:
-    """A tool call of a user's own answer: `{"function": {"name", "arguments"}}`, or without the nesting."""
+    """A tool call of a user's own answer; `{"name", "arguments"}` may be nested in `"function"`."""
     function = call.get("function", call)
     arguments = function.get("arguments", {})
     text = arguments if isinstance(arguments, str) else _encode(arguments).decode()

@@ -84,11 +84,15 @@ def _check_sampling(body: Body) -> None:
     if body.get("stop") is not None:
         _check_stop(body["stop"])
     if body.get("stream_options") is not None:
-        if not isinstance(body["stream_options"], dict):
-            raise _wrong("stream_options", "an object")
-        if not body.get("stream"):
-            message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-            raise _invalid("stream_options", message)
+        _check_stream_options(body)
+
+
+def _check_stream_options(body: Body) -> None:
+    if not isinstance(body["stream_options"], dict):
+        raise _wrong("stream_options", "an object")
+    if not body.get("stream"):
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise _invalid("stream_options", message)
 
 
 def _check_range(
@@ -121,17 +125,22 @@ def _check_message(where: str, message: Any) -> None:
     if role not in _ROLES:
         raise _invalid(f"{where}.role", f"{role!r} is not one of {list(_ROLES)} - '{where}.role'")
     content = message.get("content")
-    if content is None:
-        if role != "assistant":
-            raise _missing(f"{where}.content")
-    elif isinstance(content, list):
-        for part in content:
-            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                raise _wrong(f"{where}.content", "an array of parts, each with a 'type'")
-    elif not isinstance(content, str):
-        raise _wrong(f"{where}.content", "a string or an array of parts")
+    if content is not None:
+        _check_content(f"{where}.content", content)
+    elif role != "assistant":
+        raise _missing(f"{where}.content")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise _missing(f"{where}.tool_call_id")
+
+
+def _check_content(where: str, content: Any) -> None:
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise _wrong(where, "a string or an array of parts")
+    for part in content:
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise _wrong(where, "an array of parts, each with a 'type'")
 
 
 def _check_tools(tools: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+_SERVER: Final = 5
 _TYPES: Final = {
     400: ("invalid_request_error", None, "The request is not valid."),
     401: ("authentication_error", "invalid_api_key", "Incorrect API key provided."),
@@ -32,7 +33,7 @@ def error_object(
     code: str | None = None,
 ) -> dict[str, Any]:
     """The value of `error` in an error body; what is not given is what goes with the status."""
-    standard = _TYPES.get(status) or _TYPES[500 if status >= 500 else 400]
+    standard = _TYPES.get(status) or _TYPES[500 if status // 100 == _SERVER else 400]
     return {
         "message": standard[2] if message is None else message,
         "type": type or standard[0],

@@ -20,34 +20,44 @@ from konko_async.testing._emulator_reply import (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The base of all faults: something that happens to one call.
+    r"""The base of all faults: something that happens to one call.
 
     | value | what the client sees |
     |---|---|
-    | `Status(500)` | an error status, with an OpenAI error body, other JSON, HTML, text, bytes, or no body |
-    | `Status(429, retry_after=2)` | the same with `retry-after`, `retry-after-ms`, `x-should-retry` |
-    | `Status(200, {"error": ...})` | a JSON error with status 200, also to a request for a stream |
+    | `Status(500)` | a status, with an OpenAI error, other JSON, HTML, text, bytes, or nothing |
+    | `Status(429, retry_after=2)` | also `retry_after_ms`, `should_retry`, and any header |
+    | `Status(200, {"error": ...})` | a JSON error with status 200, also instead of a stream |
     | `Redirect(location)` | a redirect |
     | `Delay(seconds)` | the answer comes later |
-    | `Stall()` | silence: before the headers, after them, or after N chunks; with or without heartbeats |
-    | `Cut()` | the connection closed, by RST or FIN: before the headers, after them, or after N chunks |
-    | `ErrorInStream()` | an error inside a 200 stream after N chunks, in one of four shapes |
-    | `MalformedJSON()` | one event (or the whole body) is not JSON |
-    | `InvalidUTF8()` | one event (or the whole body) is not UTF-8 |
+    | `Stall(after_chunks)` | silence, or heartbeat comments and nothing else |
+    | `Cut(after_chunks)` | the connection closed, by RST or FIN |
+    | `ErrorInStream(after_chunks)` | an error inside a 200 stream, in one of four shapes |
+    | `MalformedJSON(after_chunks)` | one event (or the whole body) is not JSON |
+    | `InvalidUTF8(after_chunks)` | one event (or the whole body) is not UTF-8 |
     | `WrongContentType()` | the right body under another content type |
     | `EmptyBody()` | the right status and headers, and no body |
     | `GzipBomb()` | a small compressed body that is huge once decompressed |
-    | `Quirks(...)` | a valid answer in another server's style: no `[DONE]`, no finish_reason, comments, usage on every chunk or `{}`, null content, role in each delta, tool calls without index or id, float `created`, extra fields, CRLF, and more |
+    | `Quirks(done=False)` | no `[DONE]` |
+    | `Quirks(finish_reason=False)` | null finish_reason |
+    | `Quirks(heartbeats=": PROCESSING")` | comment lines between the events |
+    | `Quirks(usage="each")` | usage on every chunk; `"empty"`: `{}`; `"none"`: not at all |
+    | `Quirks(null_content=True)` | null content; `missing_content`: none at all |
+    | `Quirks(role_in_each=True)` | the role in each delta |
+    | `Quirks(empty_choices=True)` | a first chunk without choices |
+    | `Quirks(tool_index=False, tool_id=False)` | tool calls without index or id |
+    | `Quirks(float_created=True)` | `created` with a fraction |
+    | `Quirks(extra={"timings": {}})` | more fields; `extra_delta`: in each message or delta |
+    | `Quirks(newline="\r\n", space=False, bom=True)` | the same events, written otherwise |
 
-    "After N chunks" counts the events with data, the one with the role included and `[DONE]` not; `0`
-    is after the headers, and `None` before them. In an answer that is not a stream, any N above 0 is
-    the middle of the body.
+    `after_chunks` counts the events with data, the one with the role included and `[DONE]` not; 0
+    is after the headers, and `None` before them. In an answer that is not a stream, any number
+    above 0 is the middle of the body. Several faults can happen to one call: give them as a list.
 
     For a fault of your own, subclass it and override `edit()`.
 
     Attributes:
-        early: Whether it takes the place of the answer. Then none is made: no key is checked, no limit
-            counts the call.
+        early: Whether it takes the place of the answer. Then none is made: no key is checked, no
+            limit counts the call.
     """
 
     early: ClassVar[bool] = False
@@ -66,8 +76,8 @@ class Status(Fault):
 
     Attributes:
         status: The HTTP status, 200 to 599.
-        body: A mapping or a list for JSON, a string for HTML (or plain text, if it has no `<`), bytes as
-            they are (`b""` for no body); `None` for OpenAI's error body with the next four.
+        body: A mapping or a list for JSON, a string for HTML (or plain text, if it has no `<`),
+            bytes as they are (`b""` for no body); `None` for OpenAI's error with the next four.
         message: The error's message; `None` for a usual one.
         type: The error's type; `None` for the usual one.
         param: The error's param.
@@ -160,8 +170,8 @@ class Stall(Fault):
 
     Attributes:
         after_chunks: After how many chunks; 0 after the headers, `None` before them.
-        seconds: For how long; the answer goes on after it. `None` until the client leaves or the emulator
-            closes.
+        seconds: For how long; the answer goes on after it. `None` until the client leaves or the
+            emulator closes.
         heartbeat: Seconds between comments that a stream sends meanwhile; `None` for none.
         comment: The comment.
     """
@@ -195,12 +205,12 @@ class Cut(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ErrorInStream(Fault):
-    """Send an error inside a 200 stream; to a request for a whole answer, as a body with status 200.
+    """Send an error inside a 200 stream; to a request for a whole answer, as a 200 body.
 
     Attributes:
         after_chunks: After how many chunks.
-        shape: `"object"` for `{"error": {...}}`, `"text"` for `{"error": "..."}`, `"event"` for an event named
-            `error` whose data is the error object, `"flat"` for `{"object": "error", ...}`.
+        shape: `"object"` for `{"error": {...}}`, `"text"` for `{"error": "..."}`, `"event"` for an
+            event named `error` whose data is the error, `"flat"` for `{"object": "error", ...}`.
         message: The error's message.
         type: The error's type.
         code: The error's code: text, or a status as some servers send it.

@@ -19,10 +19,10 @@ class Quirks(Fault):
     Attributes:
         done: Whether a stream ends with `[DONE]`.
         finish_reason: Whether there is one; `False` for null.
-        heartbeats: Comment lines before each event of a stream, such as `": OPENROUTER PROCESSING"`; `None` for
-            none.
-        usage: `"each"` for the usage so far on every chunk, `"empty"` for `{}`, `"none"` for no such field; `None` to
-            leave it as asked for.
+        heartbeats: A comment line before each event of a stream, such as
+            `": OPENROUTER PROCESSING"`; `None` for none.
+        usage: `"each"` for the usage so far on every chunk, `"empty"` for `{}`, `"none"` for no
+            such field; `None` to leave it as asked for.
         null_content: Null where the content is empty, and one more chunk whose content is null.
         missing_content: No content at all where it is empty or null.
         role_in_each: The role in each delta.

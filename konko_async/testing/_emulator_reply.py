@@ -83,8 +83,8 @@ class Reply:
     def place(self, after_chunks: int) -> int:
         """Where in `steps` something goes that comes after so many events.
 
-        With more of them than there are, that is after the last one, before `[DONE]`. A body that is
-        not a stream is split in half, for any number above 0.
+        With more of them than there are, that is after the last one, before `[DONE]`. A body that
+        is not a stream is split in half, for any number above 0.
         """
         if not self.sse:
             if after_chunks:

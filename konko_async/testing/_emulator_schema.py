@@ -23,9 +23,9 @@ def example(schema: Any, name: str = "value") -> Any:
     """A value that fits the schema: only required properties, and a string is its property's name.
 
     Args:
-        schema: A JSON schema. `$ref` inside the document, `const`, `enum`, `default`, `anyOf`, `oneOf`,
-            `allOf`, `type`, `required`, `properties`, `minItems`, `prefixItems`, the bounds of
-            numbers and the lengths and formats of strings are understood; `pattern` is not.
+        schema: A JSON schema. `$ref` inside the document, `const`, `enum`, `default`, `anyOf`,
+            `oneOf`, `allOf`, `type`, `required`, `properties`, `minItems`, `prefixItems`, bounds of
+            numbers, lengths and formats of strings are understood; `pattern` is not.
         name: What a string says.
 
     Returns:

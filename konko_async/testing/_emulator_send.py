@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -34,9 +35,11 @@ async def send(
     for step in reply.before:
         await _wait(request, step, None)
     call.status = reply.status
-    if reply.interval or not all(type(step) is bytes for step in reply.steps):
-        return await _Sender(request, reply, call, changed).run()
-    return await _send_whole(request, reply, call)
+    # Only faults put anything but bytes into the steps.
+    plain = not call.faults or all(isinstance(step, bytes) for step in reply.steps)
+    if plain and not reply.interval:
+        return await _send_whole(request, reply, call)
+    return await _Sender(request, reply, call, changed).run()
 
 
 async def _send_whole(request: web.BaseRequest, reply: Reply, call: Call) -> web.StreamResponse:
@@ -45,10 +48,10 @@ async def _send_whole(request: web.BaseRequest, reply: Reply, call: Call) -> web
     response = web.Response(body=body, status=reply.status, headers=reply.headers)
     if reply.sse and request.version >= _HTTP_1_1:
         response.enable_chunked_encoding()
-    call.first_byte = asyncio.get_running_loop().time()
+    call.first_byte = time.monotonic()
     call.bytes_sent = len(body)
     if reply.sse:
-        call.chunks_sent = len(reply.events())
+        call.chunks_sent = len(reply.events()) if call.faults else len(reply.steps) - 1
     await response.prepare(request)
     await response.write_eof()
     return response
@@ -70,7 +73,7 @@ class _Sender:
         if not self._reply.sse:
             self._response.content_length = len(self._reply.body)
         await self._response.prepare(self._request)
-        self._call.first_byte = due = self._clock()
+        self._call.first_byte, due = time.monotonic(), self._clock()
         self._changed()
         last = len(self._reply.steps) - self._reply.tail
         for at, step in enumerate(self._reply.steps):

@@ -201,7 +201,7 @@ class Service:
         limits = state.limits_of(call)
         if limits is not None:
             settings = (state.limit_window, state.requests_per_minute, state.tokens_per_minute)
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             wait, limit = limits.admit(now, *settings, tokens)
             headers = limits.headers(now, *settings)
             if wait:
@@ -270,7 +270,8 @@ def _check_length(model: Mapping[str, Any], body: Body, prompt_tokens: int) -> N
         return
     message = (
         f"This model's maximum context length is {longest} tokens. However, you requested "
-        f"{prompt_tokens + wanted} tokens ({prompt_tokens} in the prompt, {wanted} in the completion)."
+        f"{prompt_tokens + wanted} tokens ({prompt_tokens} in the prompt, {wanted} in the "
+        "completion)."
     )
     param = "messages" if "messages" in body else None
     raise ApiError(400, message, param=param, code="context_length_exceeded")

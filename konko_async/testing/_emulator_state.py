@@ -87,7 +87,7 @@ class EmulatorState:
 
     @property
     def capacity(self) -> int | None:
-        """How many calls are served at once; `None` for any number. A change takes effect at once."""
+        """How many calls are served at once; `None` for any number. A change holds at once."""
         return self._capacity
 
     @capacity.setter
@@ -111,8 +111,13 @@ class EmulatorState:
     def outage(self, value: Status | int | None) -> None:
         self._outage = Status(value) if isinstance(value, int) else value
 
-    async def wait_until(self, condition: Callable[[], object], *, timeout: float = 5.0) -> None:
-        """Wait until a condition on this emulator is true; it is checked whenever something happens.
+    async def wait_until(
+        self,
+        condition: Callable[[], object],
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 - a test wants one short line
+    ) -> None:
+        """Wait until a condition on this emulator is true, checked whenever something happens.
 
         Args:
             condition: For example `lambda: emulator.in_flight == 3`.

@@ -104,7 +104,7 @@ def retry_headers(wait: float) -> dict[str, str]:
 def duration(seconds: float) -> str:
     """A duration as these servers write it, rounded up: `17ms`, `59.977s`, `6m0s`, `1h2m3s`."""
     milliseconds = math.ceil(seconds * 1000)
-    if milliseconds < 1000:
+    if not milliseconds // 1000:
         return f"{milliseconds}ms" if milliseconds else "0s"
     minutes, rest = divmod(milliseconds, 60_000)
     text = f"{rest / 1000:g}s"

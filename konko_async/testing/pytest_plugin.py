@@ -3,13 +3,14 @@
 Loaded for everyone who has `konko_async` installed, so it imports nothing of weight by itself.
 """
 
-from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from konko_async.testing import Emulator
 
 _MISSING = "the fixture konko_emulator needs pytest-asyncio: pip install pytest-asyncio"
