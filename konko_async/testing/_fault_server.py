@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -114,10 +114,13 @@ class FaultServer:
         server, self._server = self._server, None
         self._stage.open = False
         server.close()
+        # All that must happen does so before the first await, where we may be cancelled.
+        for connection in self._connections:
+            connection.drop()
         # One that was accepted in this very turn of the loop becomes a connection in the next.
         await asyncio.sleep(0)
-        done = [connection.finish() for connection in self._connections]
-        results = await asyncio.gather(*done, return_exceptions=True)
+        finished = [connection.finished() for connection in self._connections]
+        results = await asyncio.gather(*finished, return_exceptions=True)
         await server.wait_closed()
         for result in results:
             if result is not None:
@@ -156,9 +159,9 @@ class FaultServer:
 
     def release(self) -> int:
         """Let every answer that stalls now go on; how many there were."""
-        stalled = [connection for connection in self._connections if connection.stalled]
-        for connection in stalled:
-            connection.release()
+        stalled = tuple(self._stage.stalled)
+        for line in stalled:
+            line.release()
         return len(stalled)
 
     def kill_idle(self, how: How = "rst") -> int:
@@ -170,9 +173,9 @@ class FaultServer:
         Returns:
             How many there were. See `wait_until_idle`.
         """
-        idle = [connection for connection in self._connections if connection.idle]
-        for connection in idle:
-            connection.close(how)
+        idle = tuple(self._stage.idle)
+        for line in idle:
+            line.close(how)
         return len(idle)
 
     def kill_all(self, how: How = "rst") -> int:
@@ -184,10 +187,10 @@ class FaultServer:
         Returns:
             How many there were.
         """
-        alive = [connection for connection in self._opened() if connection.closed_by is None]
-        for connection in alive:
-            connection.close(how)
-        return len(alive)
+        live = tuple(self._stage.live)
+        for line in live:
+            line.close(how)
+        return len(live)
 
     # What it saw.
 
@@ -199,8 +202,9 @@ class FaultServer:
     @property
     def connections(self) -> Connections:
         """The count of connections at this moment."""
-        ends = [connection.closed_by for connection in self._opened()]
-        return Connections(len(ends), ends.count(None), ends.count("peer"), ends.count("server"))
+        stage = self._stage
+        closed = stage.closed_by
+        return Connections(stage.opened, len(stage.live), closed["peer"], closed["server"])
 
     async def wait_for_request(self, n: int = 1) -> ReceivedRequest:
         """Wait until `n` requests have come, and return number `n` (from 1).
@@ -217,7 +221,7 @@ class FaultServer:
         Raises:
             TimeoutError: `patience` is over.
         """
-        await self._until(lambda: self.connections.opened >= n, f"{n} connections")
+        await self._until(lambda: self._stage.opened >= n, f"{n} connections")
 
     async def wait_for_stall(self, n: int = 1) -> None:
         """Wait until `n` answers in all have sent what comes before their stall.
@@ -225,7 +229,7 @@ class FaultServer:
         Raises:
             TimeoutError: `patience` is over.
         """
-        await self._until(lambda: sum(c.stalls for c in self._connections) >= n, f"{n} stalls")
+        await self._until(lambda: self._stage.stalls >= n, f"{n} stalls")
 
     async def wait_until_idle(self, n: int = 1) -> None:
         """Wait until `n` connections are open and wait for their next request.
@@ -233,7 +237,7 @@ class FaultServer:
         Raises:
             TimeoutError: `patience` is over.
         """
-        await self._until(lambda: sum(c.idle for c in self._connections) >= n, f"{n} idle ones")
+        await self._until(lambda: len(self._stage.idle) >= n, f"{n} idle ones")
 
     async def wait_until_closed(self, n: int | None = None) -> None:
         """Wait until `n` connections in all have been closed, by either side.
@@ -262,6 +266,3 @@ class FaultServer:
         connection = Connection(self._stage, len(self._connections) + 1)
         self._connections.append(connection)
         return connection
-
-    def _opened(self) -> Iterator[Connection]:
-        return (connection for connection in self._connections if connection.opened)

@@ -62,8 +62,8 @@ class Faulty:
     def heartbeats(
         self,
         interval: float = 0.05,
-        *,
         at_byte: int | None = None,
+        *,
         times: int | None = None,
         comment: str = ": keep-alive",
     ) -> Self:

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 from konko_async.testing._answer import Answer
 from konko_async.testing._raw_request import NotHTTPError, ReceivedRequest, take_request
@@ -26,14 +26,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, stage: Stage, number: int) -> None:
         self.number = number
-        self.closed_by: Literal["peer", "server"] | None = None
-        self.idle = False
-        """Waiting for a request, after at least one, with nothing of it come yet."""
-        self.opened = False
-        """Whether it was ever open (a TLS handshake that fails never gets so far)."""
-        self.stalled = False
-        self.stalls = 0
-        """How many answers have stalled on it."""
         self._stage = stage
         self._transport: asyncio.Transport
         self._socket: socket.socket
@@ -49,7 +41,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to serve it."""
         self._transport = cast("asyncio.Transport", transport)
-        self.opened = True
         # Almost no buffer of our own, so that "written" means that the kernel has taken it. (With
         # none at all, TLS would pause at every write and never resume.)
         self._transport.set_write_buffer_limits(high=1, low=0)
@@ -59,11 +50,11 @@ class Connection(asyncio.Protocol):
             self._task = asyncio.get_running_loop().create_task(self._serve())
         else:
             self.close("rst")
-        self._stage.changed()
+        self._stage.made(self)
 
     def data_received(self, data: bytes) -> None:
         """Keep it for the task."""
-        self.idle = False
+        self._stage.idle.discard(self)
         self._inbox += data
         self._wake.set()
 
@@ -79,20 +70,18 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note who closed it."""
         del exc
-        self.idle = False
-        self.closed_by = "server" if self._closing else "peer"
         self._lost.set()
         self._wake.set()
-        self._stage.changed()
+        self._stage.lost(self, "server" if self._closing else "peer")
 
     # Called by the server.
 
     def close(self, how: How) -> None:
         """Close it now, by FIN or by RST."""
-        if not self.opened or self._closing or self._lost.is_set():
+        if self._closing or self._lost.is_set():
             return
         self._closing = True
-        self.idle = False
+        self._stage.idle.discard(self)
         if how == "rst":
             # Under TLS the socket may be closed already, which we are told a little later.
             with contextlib.suppress(OSError):
@@ -103,21 +92,25 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Let a stalled answer go on."""
-        self.stalled = False
+        self._stage.stalled.discard(self)
         self._wake.set()
 
-    async def finish(self) -> None:
-        """Close it if it is open, drop what is unsent, and wait until nothing of it is left.
+    def drop(self) -> None:
+        """Close it if it is open, with whatever is unsent."""
+        if self in self._stage.live:
+            self._closing = True
+            self._transport.abort()
+
+    async def finished(self) -> None:
+        """Wait until nothing of it is left, after `drop`.
 
         Raises:
             Exception: What the user's function that makes answers raised, if it did.
         """
-        if self._task is None:
-            return
-        self._closing = True
-        self._transport.abort()
-        await self._lost.wait()
-        await self._task
+        if self in self._stage.live:
+            await self._lost.wait()
+        if self._task is not None:
+            await self._task
 
     # The task.
 
@@ -147,8 +140,9 @@ class Connection(asyncio.Protocol):
     async def _send(self, answer: Answer) -> None:
         for step in answer.steps():
             await self._take(step)
-        self.idle = not self._inbox and not self._closing
-        self._stage.changed()
+        if not self._inbox and not self._closing:
+            self._stage.idle.add(self)
+            self._stage.changed()
 
     async def _take(self, step: Step) -> None:
         self._check()
@@ -165,15 +159,16 @@ class Connection(asyncio.Protocol):
                     async with asyncio.timeout(seconds):
                         await self._until(lambda: False)
             case Stall():
-                self.stalled = True
-                self.stalls += 1
+                self._stage.stalled.add(self)
+                self._stage.stalls += 1
                 self._stage.changed()
-                await self._until(lambda: not self.stalled)
+                await self._until(lambda: self not in self._stage.stalled)
             case HangUp(how):
                 self.close(how)
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Wait for that, as long as there is a peer."""
+        self._check()
         while not ready():
             self._wake.clear()
             await self._wake.wait()

@@ -4,17 +4,28 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from konko_async.testing._answer import Answer
 from konko_async.testing._raw_request import ReceivedRequest
+from konko_async.testing._steps import How
 
 Script: TypeAlias = Answer | Callable[[ReceivedRequest], Answer]
 """An answer, or a function of the request that gives one."""
 
 
+class Line(Protocol):
+    """A connection, as far as its server has a say in it."""
+
+    def close(self, how: How) -> None:
+        """Close it now."""
+
+    def release(self) -> None:
+        """Let a stalled answer go on."""
+
+
 class Stage:
-    """The queue of answers, the log of requests, and the news of any change."""
+    """The queue of answers, the log of requests, the state of every connection, and its news."""
 
     def __init__(self, answers: Iterable[Script], default: Script | None, keep_alive: bool) -> None:
         self.queue = deque(answers)
@@ -22,8 +33,29 @@ class Stage:
         self.keep_alive = keep_alive
         self.requests: list[ReceivedRequest] = []
         self.open = True
+        self.opened = 0
+        self.stalls = 0
+        """How many answers have stalled."""
+        self.closed_by: dict[Literal["peer", "server"], int] = {"peer": 0, "server": 0}
+        self.live: set[Line] = set()
+        self.stalled: set[Line] = set()
+        self.idle: set[Line] = set()
+        """Those waiting for a request, after at least one, with nothing of it come yet."""
         self._last: Script = Answer.whole()
         self._change = asyncio.Event()
+
+    def made(self, line: Line) -> None:
+        """A connection has been opened."""
+        self.opened += 1
+        self.live.add(line)
+        self.changed()
+
+    def lost(self, line: Line, by: Literal["peer", "server"]) -> None:
+        """A connection has been closed."""
+        self.closed_by[by] += 1
+        for lines in (self.live, self.stalled, self.idle):
+            lines.discard(line)
+        self.changed()
 
     def greeting(self) -> Answer | None:
         """The next answer, taken, if it is one that hangs up before any request."""
