@@ -1,1 +1,162 @@
-"""Asyncio-first client for the Konko chat API and every OpenAI-compatible server."""
+"""Asyncio-first client for the Konko chat API and every OpenAI-compatible server.
+
+    async with AsyncKonko() as client:
+        completion = await client.chat.completions.create(model=..., messages=[...])
+
+Names are loaded on first use, so that ``konko-async --help`` need not wait for aiohttp.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from konko_async._version import __version__
+
+if TYPE_CHECKING:
+    from konko_async._client import AsyncKonko
+    from konko_async._default import aclose, chat, completions, embeddings, models
+    from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
+    from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
+    from konko_async._records import Attempt, CallRecord, Observer
+    from konko_async._stream import ChatStream, CompletionStream
+    from konko_async.errors import (
+        APIConnectionError,
+        APIError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        CircuitOpenError,
+        ConfigurationError,
+        ConflictError,
+        InternalServerError,
+        KonkoError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        RateLimitTimeoutError,
+        ResponseDecodeError,
+        StreamError,
+        StreamServerError,
+        StreamStalledError,
+        StreamTruncatedError,
+        UnprocessableEntityError,
+    )
+    from konko_async.limits import Limits
+    from konko_async.middleware import CircuitBreaker, Fallback
+    from konko_async.wire import (
+        ChatCompletion,
+        ChatCompletionChunk,
+        ChatCompletionMessage,
+        ChatMessage,
+        Choice,
+        ChoiceDelta,
+        Completion,
+        CompletionChoice,
+        CreateEmbeddingResponse,
+        Embedding,
+        FunctionCall,
+        Model,
+        ModelList,
+        ToolCall,
+        Usage,
+    )
+
+_PLACES = {
+    "_client": "AsyncKonko",
+    "_default": "aclose chat completions embeddings models",
+    "_options": "Priority RateLimit RetryPolicy Timeout",
+    "_pipeline": "Handler Middleware Request Response per_attempt",
+    "_records": "Attempt CallRecord Observer",
+    "_stream": "ChatStream CompletionStream",
+    "errors": (
+        "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
+        "BadRequestError CircuitOpenError ConfigurationError ConflictError InternalServerError "
+        "KonkoError NotFoundError PermissionDeniedError RateLimitError RateLimitTimeoutError "
+        "ResponseDecodeError StreamError StreamServerError StreamStalledError "
+        "StreamTruncatedError UnprocessableEntityError"
+    ),
+    "limits": "Limits",
+    "middleware": "CircuitBreaker Fallback",
+    "wire": (
+        "ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatMessage Choice ChoiceDelta "
+        "Completion CompletionChoice CreateEmbeddingResponse Embedding FunctionCall Model "
+        "ModelList ToolCall Usage"
+    ),
+}
+_HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncKonko",
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "CallRecord",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatCompletionMessage",
+    "ChatMessage",
+    "ChatStream",
+    "Choice",
+    "ChoiceDelta",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "Completion",
+    "CompletionChoice",
+    "CompletionStream",
+    "ConfigurationError",
+    "ConflictError",
+    "CreateEmbeddingResponse",
+    "Embedding",
+    "Fallback",
+    "FunctionCall",
+    "Handler",
+    "InternalServerError",
+    "KonkoError",
+    "Limits",
+    "Middleware",
+    "Model",
+    "ModelList",
+    "NotFoundError",
+    "Observer",
+    "PermissionDeniedError",
+    "Priority",
+    "RateLimit",
+    "RateLimitError",
+    "RateLimitTimeoutError",
+    "Request",
+    "Response",
+    "ResponseDecodeError",
+    "RetryPolicy",
+    "StreamError",
+    "StreamServerError",
+    "StreamStalledError",
+    "StreamTruncatedError",
+    "Timeout",
+    "ToolCall",
+    "UnprocessableEntityError",
+    "Usage",
+    "__version__",
+    "aclose",
+    "chat",
+    "completions",
+    "embeddings",
+    "models",
+    "per_attempt",
+]
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and so notice a name that is not there
+
+    def __getattr__(name: str) -> object:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)

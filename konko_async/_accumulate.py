@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from konko_async.wire import (
 
 __all__ = ["Accumulator", "ChatAccumulator", "CompletionAccumulator"]
 
+T = TypeVar("T")
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -32,6 +34,10 @@ class Accumulator(Protocol[C_contra, R_co]):
 
     has_delta: bool
     usage: Usage | None
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether any choice has been seen."""
 
     def add(self, chunks: Iterable[C_contra]) -> None:
         """Take in chunks, in order."""
@@ -62,27 +68,54 @@ class _Head:
         self.seen = bool(self.id and self.model)
 
 
+def _extended(known: list[T] | None, new: list[T] | None) -> list[T] | None:
+    """Add ``new`` to ``known`` in place: copying would cost the square of the length."""
+    if new is None:
+        return known
+    if known is None:
+        return list(new)
+    known.extend(new)
+    return known
+
+
+class _ToolSlot:
+    """One tool call as it grows; its pieces are joined once, at the end."""
+
+    __slots__ = ("arguments", "id", "name", "type")
+
+    def __init__(self) -> None:
+        self.id = self.name = ""
+        self.type = "function"
+        self.arguments: list[str] = []
+
+    def add(self, piece: ToolCallDelta) -> None:
+        self.id = self.id or piece.id or ""
+        self.type = piece.type or self.type
+        function = piece.function
+        if function is not None:
+            if function.name and function.name != self.name:  # some servers repeat the name
+                self.name += function.name
+            if function.arguments:
+                self.arguments.append(function.arguments)
+
+    def result(self) -> ToolCall:
+        return ToolCall(self.id, self.type, FunctionCall(self.name, "".join(self.arguments)))
+
+
 class _Tools:
     """Merges pieces of tool calls by index or id, and by order where servers send neither."""
 
     __slots__ = ("calls", "slots")
 
     def __init__(self) -> None:
-        self.calls: list[ToolCall] = []
-        self.slots: dict[int, ToolCall] = {}
+        self.calls: list[_ToolSlot] = []
+        self.slots: dict[int, _ToolSlot] = {}
 
     def add(self, pieces: list[ToolCallDelta]) -> None:
         for piece in pieces:
-            call = self._find(piece)
-            call.id = call.id or piece.id or ""
-            call.type = piece.type or call.type
-            function = piece.function
-            if function is not None:
-                if function.name and function.name != call.function.name:
-                    call.function.name += function.name
-                call.function.arguments += function.arguments
+            self._find(piece).add(piece)
 
-    def _find(self, piece: ToolCallDelta) -> ToolCall:
+    def _find(self, piece: ToolCallDelta) -> _ToolSlot:
         if piece.index is not None:
             known = self.slots.get(piece.index)
             # Some servers give every call index 0: another id is another call.
@@ -98,22 +131,21 @@ class _Tools:
 
     def _begins(self, piece: ToolCallDelta) -> bool:
         """A name after arguments have come begins the next call."""
-        last = self.calls[-1].function
-        return piece.function is not None and bool(piece.function.name) and bool(last.arguments)
+        return (
+            piece.function is not None
+            and bool(piece.function.name)
+            and bool(self.calls[-1].arguments)
+        )
 
-    def _by_id(self, call_id: str | None) -> ToolCall | None:
+    def _by_id(self, call_id: str | None) -> _ToolSlot | None:
         return next((call for call in self.calls if call_id and call.id == call_id), None)
 
-    def _new(self) -> ToolCall:
-        call = ToolCall(function=FunctionCall())
-        self.calls.append(call)
-        return call
+    def _new(self) -> _ToolSlot:
+        self.calls.append(_ToolSlot())
+        return self.calls[-1]
 
     def result(self) -> list[ToolCall] | None:
-        return [
-            ToolCall(call.id, call.type, FunctionCall(call.function.name, call.function.arguments))
-            for call in self.calls
-        ] or None
+        return [call.result() for call in self.calls] or None
 
 
 class _ChatChoice:
@@ -173,10 +205,8 @@ class _ChatChoice:
 
     def _add_logprobs(self, new: ChoiceLogprobs) -> None:
         known = self.logprobs = self.logprobs or ChoiceLogprobs()
-        if new.content is not None:
-            known.content = (known.content or []) + new.content
-        if new.refusal is not None:
-            known.refusal = (known.refusal or []) + new.refusal
+        known.content = _extended(known.content, new.content)
+        known.refusal = _extended(known.refusal, new.refusal)
 
     def result(self) -> Choice:
         message = ChatCompletionMessage(
@@ -190,7 +220,7 @@ class _ChatChoice:
         )
         if message.content == "" and message.tool_calls:
             message.content = None
-        return Choice(self.index, message, self.finish_reason, self.logprobs)
+        return Choice(self.index, message, self.finish_reason, copy.deepcopy(self.logprobs))
 
 
 def _better(known: Usage | None, new: Usage | None) -> Usage | None:
@@ -252,6 +282,16 @@ class ChatAccumulator:
             if known.add(choice):
                 self.has_delta = True
 
+    @property
+    def has_choices(self) -> bool:
+        """Whether any choice has been seen."""
+        return bool(self._choices)
+
+    @property
+    def model(self) -> str:
+        """The model that answers, as far as known."""
+        return self._head.model
+
     def finished(self, expected: int) -> bool:
         """Whether each of at least ``expected`` choices has a finish_reason."""
         done = [choice.finish_reason is not None for choice in self._choices.values()]
@@ -288,21 +328,12 @@ class _TextChoice:
         self.text.append(choice.text)
         new = choice.logprobs
         if new is not None:
-            known = self.logprobs or CompletionLogprobs()
-            self.logprobs = CompletionLogprobs(
-                _joined(known.tokens, new.tokens),
-                _joined(known.token_logprobs, new.token_logprobs),
-                _joined(known.top_logprobs, new.top_logprobs),
-                _joined(known.text_offset, new.text_offset),
-            )
+            known = self.logprobs = self.logprobs or CompletionLogprobs()
+            known.tokens = _extended(known.tokens, new.tokens)
+            known.token_logprobs = _extended(known.token_logprobs, new.token_logprobs)
+            known.top_logprobs = _extended(known.top_logprobs, new.top_logprobs)
+            known.text_offset = _extended(known.text_offset, new.text_offset)
         return bool(choice.text or (self.finish_reason and not before))
-
-
-T = TypeVar("T")
-
-
-def _joined(known: list[T] | None, new: list[T] | None) -> list[T] | None:
-    return known if new is None else (known or []) + new
 
 
 class CompletionAccumulator:
@@ -334,6 +365,16 @@ class CompletionAccumulator:
                 if known.add(choice):
                     self.has_delta = True
 
+    @property
+    def has_choices(self) -> bool:
+        """Whether any choice has been seen."""
+        return bool(self._choices)
+
+    @property
+    def model(self) -> str:
+        """The model that answers, as far as known."""
+        return self._head.model
+
     def finished(self, expected: int) -> bool:
         """Whether each of at least ``expected`` choices has a finish_reason."""
         done = [choice.finish_reason is not None for choice in self._choices.values()]
@@ -345,7 +386,7 @@ class CompletionAccumulator:
         return Completion(
             id=head.id,
             choices=[
-                CompletionChoice("".join(c.text), c.index, c.finish_reason, c.logprobs)
+                CompletionChoice("".join(c.text), c.index, c.finish_reason, copy.deepcopy(c.logprobs))
                 for _, c in sorted(self._choices.items())
             ],
             created=head.created,

@@ -32,7 +32,7 @@ class Operation(Protocol):
     def encode(self, params: Any) -> bytes | None:
         """Return the body for ``params``."""
 
-    def decode(self, body: bytes) -> Any:
+    def decode(self, body: bytes, answer: Any) -> Any:
         """Return the struct of a whole answer; raises ResponseDecodeError."""
 
     def open_stream(self, request: Request, answer: Any) -> Any:
@@ -84,12 +84,13 @@ class Request:
         attempt: number of this attempt, from 1.
         hedge: whether it runs beside another attempt that is slow.
         queued: seconds that this attempt waited for the limits; set by them.
+        connect: seconds that making a new connection took, or None for a pooled one.
         target: another origin and key to send to (a ``Fallback``), or None for the client's own.
     """
 
     __slots__ = (
-        "attempt", "call", "content", "headers", "hedge", "model", "operation", "params", "path",
-        "priority", "query", "queued", "stream", "target", "timeout",
+        "attempt", "call", "connect", "content", "headers", "hedge", "model", "operation", "params",
+        "path", "priority", "query", "queued", "stream", "target", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +123,7 @@ class Request:
         self.attempt = 1
         self.hedge = False
         self.queued = 0.0
+        self.connect: float | None = None
         self.target: Any = None
 
     def replace(self, **changes: Any) -> Request:
@@ -151,11 +153,13 @@ class Response:
         usage: tokens used, once known.
         first_token_at: ``loop.time()`` of the first delta (or of the whole answer).
         closed: whether it has ended, by whatever way.
+        outcome: how: ``ok``, ``error``, ``cancelled`` or ``closed``.
+        error_type: name of the exception class that ended an open stream, or None.
     """
 
     __slots__ = (
-        "_callbacks", "closed", "first_token_at", "headers", "outcome", "request_id", "result",
-        "status", "stream", "usage",
+        "_callbacks", "closed", "error_type", "first_token_at", "headers", "outcome",
+        "request_id", "result", "status", "stream", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -170,7 +174,14 @@ class Response:
         self.first_token_at: float | None = None
         self.closed = False
         self.outcome = "ok"
+        self.error_type: str | None = None
         self._callbacks: list[Callable[[Response], object]] = []
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered, if known."""
+        result = self.result if self.stream is None else self.stream.accumulated
+        return getattr(result, "model", None) or None
 
     def on_close(self, callback: Callable[[Response], object]) -> None:
         """Call ``callback(response)`` when the answer ends; at once if it has ended."""
@@ -179,12 +190,15 @@ class Response:
         else:
             self._callbacks.append(callback)
 
-    def finish(self, outcome: str = "ok", usage: Usage | None = None) -> None:
+    def finish(
+        self, outcome: str = "ok", usage: Usage | None = None, error_type: str | None = None
+    ) -> None:
         """Mark the end (``ok``, ``error``, ``cancelled`` or ``closed``); runs the callbacks once."""
         if self.closed:
             return
         self.closed = True
         self.outcome = outcome
+        self.error_type = error_type
         if usage is not None:
             self.usage = usage
         callbacks, self._callbacks = self._callbacks, []
@@ -194,7 +208,7 @@ class Response:
     async def aclose(self) -> None:
         """Give the answer up: the connection and every permit are free afterwards; idempotent."""
         if self.stream is not None:
-            await self.stream.close()
+            self.stream.close()
         self.finish("closed")
 
 

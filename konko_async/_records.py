@@ -20,6 +20,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         duration: seconds from the attempt's start (after any back-off) to its end; for a stream
             that was opened, to its first delta.
         queued: seconds of it spent waiting for the local limits.
+        connect: seconds that making a new connection took, None if a pooled one served.
         first_token: seconds from the attempt's start to the first delta, or None.
         status_code: the HTTP status, if an answer arrived.
         error_type: name of the exception class, or None if the attempt succeeded.
@@ -33,6 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     duration: float
     model: str | None = None
     queued: float = 0.0
+    connect: float | None = None
     first_token: float | None = None
     status_code: int | None = None
     error_type: str | None = None

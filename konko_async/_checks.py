@@ -1,0 +1,170 @@
+"""Checks of what the user passes, before anything is sent: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from konko_async.errors import ConfigurationError
+from konko_async.wire._codec import is_finite
+
+__all__ = ["check_messages", "check_model", "check_sampling", "known_keywords"]
+
+ROLES = ("system", "user", "assistant", "tool", "developer", "function")
+_MAX_STOPS = 4
+_RANGES = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.0, math.inf),
+}
+_AT_LEAST = {
+    "max_tokens": 1,
+    "max_completion_tokens": 1,
+    "n": 1,
+    "top_logprobs": 0,
+    "best_of": 1,
+    "dimensions": 1,
+    "top_k": -1,  # vLLM: -1 is all
+}
+_ELSEWHERE = "; a server with other rules can be given the value by extra_body="
+
+
+def check_model(model: object) -> None:
+    """Check a model id.
+
+    Raises:
+        ConfigurationError: not a string, empty, or with control characters; it is not echoed.
+    """
+    if not isinstance(model, str) or not model:
+        raise ConfigurationError(f"model must be a model's id, not {_named(model)}")
+    if not model.isprintable() and any(c < " " or c == "\x7f" for c in model):
+        raise ConfigurationError("model holds a control character (a line break, perhaps?)")
+
+
+def check_messages(messages: object) -> None:
+    """Check a conversation.
+
+    Raises:
+        ConfigurationError: names the index of the message at fault.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+        raise ConfigurationError(
+            f"messages must be a list of messages, not {_named(messages)}; one question is "
+            '[{"role": "user", "content": "..."}]'
+        )
+    if not messages:
+        raise ConfigurationError("messages is empty; at least one message is needed")
+    for index, message in enumerate(messages):
+        if isinstance(message, dict):
+            role, content = message.get("role"), message.get("content")
+            if role == "user" and type(content) is str:  # the common message, the short way
+                continue
+            calls = message.get("tool_calls") or message.get("function_call")
+        elif isinstance(message, msgspec.Struct) and hasattr(message, "role"):
+            role, content = message.role, getattr(message, "content", None)
+            calls = getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
+        else:
+            raise ConfigurationError(
+                f"messages[{index}] must be a dict or a message struct, not {_named(message)}"
+            )
+        _check_message(f"messages[{index}]", role, content, calls)
+
+
+def _check_message(where: str, role: object, content: object, calls: object) -> None:
+    if role is None:
+        raise ConfigurationError(f"{where} has no role; it must be one of {', '.join(ROLES)}")
+    if role not in ROLES:
+        raise ConfigurationError(f"{where}: no role {role!r:.60}; it must be one of {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return
+    if content is None:
+        if role == "assistant" or calls:
+            return
+        raise ConfigurationError(f"{where} ({role}) has no content")
+    if not isinstance(content, (list, tuple)):
+        raise ConfigurationError(
+            f"{where}: content must be text or a list of parts, not {_named(content)}"
+        )
+    if not content:
+        raise ConfigurationError(f"{where}: content is an empty list")
+    for number, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, Mapping) else getattr(part, "type", None)
+        if not isinstance(kind, str):
+            raise ConfigurationError(
+                f"{where}: content[{number}] must be a part such as "
+                f'{{"type": "text", "text": "..."}}, not {_named(part)}'
+            )
+
+
+def check_sampling(params: Mapping[str, Any]) -> None:
+    """Check the optional parameters of a call: types, ranges, and no NaN, which JSON cannot carry.
+
+    Raises:
+        ConfigurationError: names the parameter.
+    """
+    for name, value in params.items():
+        if value is None:
+            continue
+        if name in _RANGES:
+            _check_range(name, value, *_RANGES[name])
+        elif name in _AT_LEAST:
+            _check_integer(name, value, _AT_LEAST[name])
+        elif name == "seed":
+            _check_integer(name, value, None)
+        elif name == "stop":
+            _check_stop(value)
+        elif isinstance(value, (dict, list, float)) and not is_finite(value):
+            raise ConfigurationError(f"{name} holds NaN or an infinity, which JSON cannot carry")
+
+
+def _check_range(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"{name} must be a number, not {_named(value)}")
+    if not low <= value <= high or value == math.inf:
+        raise ConfigurationError(
+            f"{name} must be between {low:g} and {high:g}, not {value!r}{_ELSEWHERE}"
+        )
+
+
+def _check_integer(name: str, value: object, low: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        if name == "logprobs":
+            return
+        raise ConfigurationError(f"{name} must be an integer, not {_named(value)}")
+    if low is not None and value < low:
+        raise ConfigurationError(f"{name} must be at least {low}, not {value}{_ELSEWHERE}")
+
+
+def _check_stop(value: object) -> None:
+    if isinstance(value, str):
+        return
+    if not isinstance(value, (list, tuple)) or not all(isinstance(s, str) for s in value):
+        raise ConfigurationError(f"stop must be a string or a list of strings, not {_named(value)}")
+    if len(value) > _MAX_STOPS:
+        raise ConfigurationError(
+            f"stop takes at most {_MAX_STOPS} strings, not {len(value)}{_ELSEWHERE}"
+        )
+
+
+def known_keywords(call: str, params: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Check that every keyword is one that the call takes.
+
+    Raises:
+        TypeError: as Python does for any function; says how to pass what we do not know.
+    """
+    for name in params:
+        if name not in known:
+            raise TypeError(
+                f"{call} got an unexpected keyword argument {name!r}; parameters that this client "
+                f"does not know go into extra_body={{{name!r}: ...}}"
+            )
+
+
+def _named(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,218 @@
+"""What a client and its resources run on: the composed pipeline, and what its copies share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from konko_async._exchange import Exchange
+from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
+from konko_async._pipeline import Call, Handler, Middleware, Request, Response, compose, split
+from konko_async._settings import Settings, check_headers
+from konko_async._transport import Transport
+from konko_async.errors import ConfigurationError
+from konko_async.limits import Limiter
+from konko_async.middleware import (
+    CircuitBreaker,
+    CircuitBreakerMiddleware,
+    Fallback,
+    FallbackMiddleware,
+    HedgeMiddleware,
+    RetryBudget,
+    RetryMiddleware,
+)
+from konko_async.middleware._limits import LimitsMiddleware
+from konko_async.middleware._telemetry import AttemptLog, Telemetry
+from konko_async.wire._codec import is_finite
+
+if TYPE_CHECKING:
+    from konko_async._operations import Endpoint
+    from konko_async._records import Observer
+    from konko_async._verify import ModelIndex
+
+__all__ = ["CallOptions", "Engine", "Policies"]
+
+
+class Policies(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are made; everything that ``with_options`` may change."""
+
+    timeout: Timeout
+    retry: RetryPolicy | None
+    rate_limit: RateLimit
+    middleware: Sequence[Middleware]
+    observers: Sequence[Observer]
+    fallback_models: Sequence[str | Fallback]
+    hedge_after: float | Literal["p95"] | None
+    circuit_breaker: CircuitBreaker | None
+    verify_models: bool
+    max_body_bytes: int
+
+
+class CallOptions(msgspec.Struct, frozen=True, gc=False):
+    """The keywords that every call takes beside the API's own."""
+
+    timeout: float | Timeout | None = None
+    priority: Priority | None = None
+    extra_headers: Mapping[str, str] | None = None
+    extra_query: Mapping[str, str] | None = None
+    extra_body: Mapping[str, Any] | None = None
+
+
+_NO_OPTIONS = CallOptions()
+_NO_HEADERS: dict[str, str] = {}
+
+
+class Engine:
+    """Runs calls through the pipeline.
+
+    Args:
+        settings: where requests go.
+        policies: how.
+        transport: the pool, shared by copies.
+        limiter: what limits calls, shared by copies that do not change ``rate_limit``.
+        budget: retries that may be made, shared likewise.
+        breaker: the circuit breaker, shared likewise; None: off.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policies: Policies,
+        transport: Transport,
+        *,
+        limiter: Limiter | None = None,
+        budget: RetryBudget | None = None,
+        breaker: CircuitBreakerMiddleware | None = None,
+        index: ModelIndex | None = None,
+    ) -> None:
+        self.settings = settings
+        self.policies = policies
+        self.transport = transport
+        self.limiter = limiter or Limiter(policies.rate_limit)
+        self.budget = budget or _budget(policies.retry)
+        options = policies.circuit_breaker
+        if breaker is None and options is not None:
+            breaker = CircuitBreakerMiddleware(options, settings.base_url)
+        self.breaker = breaker
+        self.index = index
+        self._handle: Handler = compose(self._layers(), self._exchange())
+
+    def with_policies(self, changes: dict[str, Any]) -> Engine:
+        """Return an engine that shares all that ``changes`` leave as it is."""
+        return Engine(
+            self.settings,
+            msgspec.structs.replace(self.policies, **changes),
+            self.transport,
+            limiter=None if "rate_limit" in changes else self.limiter,
+            budget=None if "retry" in changes else self.budget,
+            breaker=None if "circuit_breaker" in changes else self.breaker,
+            index=self.index,
+        )
+
+    def _exchange(self) -> Exchange:
+        retry = self.policies.retry
+        return Exchange(
+            self.transport,
+            max_body_bytes=self.policies.max_body_bytes,
+            attempt_timeout=None if retry is None else retry.attempt_timeout,
+        )
+
+    def _layers(self) -> list[Middleware]:
+        """The layers of a call, outermost first."""
+        policies = self.policies
+        outer, inner = split(policies.middleware)
+        layers: list[Middleware] = [Telemetry(policies.observers, self.settings.base_url)]
+        if policies.fallback_models:
+            layers.append(FallbackMiddleware(policies.fallback_models))
+        layers += outer
+        if policies.retry is not None:
+            layers.append(RetryMiddleware(policies.retry, self.budget))
+        if policies.hedge_after is not None:
+            layers.append(HedgeMiddleware(policies.hedge_after, self.budget))
+        layers.append(AttemptLog(policies.observers))
+        layers += inner
+        if self.breaker is not None:
+            layers.append(self.breaker)
+        layers.append(LimitsMiddleware(self.limiter, self.settings.api_key.fingerprint))
+        return layers
+
+    async def call(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        params: Any,
+        *,
+        model: str | None,
+        stream: bool = False,
+        options: CallOptions = _NO_OPTIONS,
+    ) -> tuple[Response, Call]:
+        """Make one call.
+
+        Returns:
+            The response (decoded, or with its stream open) and what is known of the call.
+
+        Raises:
+            KonkoError: what went wrong, with the attempts made.
+        """
+        request = self._request(endpoint, path, params, model, stream, options)
+        call = request.call
+        try:
+            return await self._handle(request), call
+        except BaseException:
+            await call.abandon()
+            raise
+
+    def _request(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        params: Any,
+        model: str | None,
+        stream: bool,
+        options: CallOptions,
+    ) -> Request:
+        policies = self.policies
+        timeout = Timeout.of(options.timeout, policies.timeout)
+        if options.extra_body:
+            params = _merged(params, options.extra_body)
+            model = params.get("model", model)
+        headers = check_headers(options.extra_headers) if options.extra_headers else _NO_HEADERS
+        priority = options.priority or "interactive"
+        if priority not in {"interactive", "batch"}:
+            raise ConfigurationError(
+                f'priority must be "interactive" or "batch", not {priority!r:.40}'
+            )
+        return Request(
+            endpoint,
+            path,
+            params,
+            model=model,
+            stream=stream,
+            headers=headers,
+            query=options.extra_query,
+            timeout=timeout,
+            priority=priority,
+            call=Call(asyncio.get_running_loop().time(), timeout.total),
+        )
+
+
+def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+    if not is_finite(dict(extra)):
+        raise ConfigurationError("extra_body holds NaN or an infinity, which JSON cannot carry")
+    body: dict[str, Any] = {}
+    for name, wire_name in zip(
+        params.__struct_fields__, params.__struct_encode_fields__, strict=True
+    ):
+        value = getattr(params, name)
+        if value is not None and value is not False:
+            body[wire_name] = value
+    return {**body, **extra}
+
+
+def _budget(retry: RetryPolicy | None) -> RetryBudget | None:
+    if retry is None or retry.budget_ratio is None:
+        return None
+    return RetryBudget(retry.budget_ratio, retry.budget_size)

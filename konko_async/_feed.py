@@ -1,0 +1,435 @@
+"""A streamed answer's bytes to decoded chunks: framing, deadlines, and how a stream may end.
+
+The path of a chunk is short because it runs for each token. A read from the socket is taken as a
+whole: if it consists of nothing but ``data: {json}`` events (it nearly always does) it is cut by
+one ``split`` and decoded payload by payload in C; anything else goes through the full SSE decoder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from konko_async._server_errors import find_error, stream_error
+from konko_async._transport import FOREIGN, Answer, translate
+from konko_async.errors import (
+    APIError,
+    APITimeoutError,
+    KonkoError,
+    ResponseDecodeError,
+    StreamError,
+    StreamStalledError,
+    StreamTruncatedError,
+)
+from konko_async.sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from konko_async.wire._codec import Codec, decode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from konko_async._accumulate import Accumulator
+    from konko_async._pipeline import Call, Request
+
+__all__ = ["Feed"]
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+DRAIN = 0.1  # seconds to wait for the body's end after [DONE], so that the connection is reused
+GRACE = 5.0  # seconds for usage or [DONE] to follow once every choice has its finish_reason
+_HEAD_LIMIT = 64 * 1024
+_TAIL_LIMIT = 64 * 1024  # longer unfinished events go to the decoder, whose work stays linear
+_BODY_SHOWN = 4096
+_DONE = "[DONE]"
+_SPACE = b" \t\r\n\xef\xbb\xbf"
+
+
+class Feed(Generic[C, R]):
+    """Reads one streamed answer.
+
+    Attributes:
+        ready: chunks that have arrived and wait for the consumer.
+        accumulated: all that has arrived, put together.
+        ended: whether the stream has ended well and everything has been read.
+    """
+
+    __slots__ = (
+        "_answer", "_call", "_codec", "_decoder", "_done", "_failure", "_head", "_idle", "_is_sse",
+        "_loop", "_n", "_name", "_on_end", "_reading", "_since", "_strict", "_tail", "_timer",
+        "accumulated", "ended", "ready",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        answer: Answer,
+        codec: Codec[C],
+        accumulated: Accumulator[C, R],
+        *,
+        choices: int,
+    ) -> None:
+        self.ready: deque[C] = deque()
+        self.accumulated = accumulated
+        self.ended = False
+        self._answer = answer
+        self._call: Call = request.call
+        self._name = f"{request.operation.name} ({request.model})"
+        self._codec = codec
+        self._strict = codec.strict
+        self._idle = request.timeout.idle
+        self._n = choices
+        self._decoder: SSEDecoder | None = None
+        self._tail = b""
+        self._is_sse = False
+        self._head: bytes | None = b""  # the body so far, until it has shown an event
+        self._done = False
+        self._failure: KonkoError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._since: float | None = None  # when the consumer began to wait for a token
+        self._reading = False
+        self._on_end: Callable[[str, str | None], object] | None = None
+
+    # -- what the layers above call ------------------------------------------------------------
+
+    async def prime(self) -> None:
+        """Read until the first delta has come; only then does the answer count as opened.
+
+        A failure that arrives in one read with the first delta comes after it, as it does when
+        the two arrive apart.
+
+        Raises:
+            APIError: the stream failed before that; nothing has reached the caller.
+        """
+        while not self.accumulated.has_delta and await self.fill():
+            pass
+
+    def start_deadlines(self, on_end: Callable[[str, str | None], object]) -> None:
+        """Watch the idle and total deadlines from now on; ``on_end(outcome, error_type)`` is called once."""
+        self._on_end = on_end
+        if self.ended:
+            self._finish("ok")
+        else:
+            self._arm()
+
+    async def fill(self) -> bool:
+        """Read until there is a chunk in ``ready``; False at the end of the stream.
+
+        Raises:
+            APIError: the stream failed; what had arrived is in its ``partial``.
+        """
+        if self._failure is not None:  # also again: a failed stream never looks like an ended one
+            raise self._failed()
+        while not self.ended:
+            if self._done:
+                await self._drain()
+                self._finish("ok")
+                break
+            data = await self._receive()
+            if data:
+                self._take(data)
+            elif self._failure is None:
+                self._at_end()
+            if self.ready:
+                return True
+            if self._failure is not None:
+                raise self._failed()
+        return False
+
+    def close(self, outcome: str = "closed") -> None:
+        """Stop reading; idempotent. What has arrived stays in ``accumulated``."""
+        complete = self._done or self.accumulated.finished(self._n)
+        if not complete and not self.ended and self._failure is None:
+            self._failure = StreamError("the stream was closed before its end")
+        self._finish("ok" if complete else outcome)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _receive(self) -> bytes:
+        if self._reading:
+            raise RuntimeError("this stream is already being read by another task")
+        self._reading = True
+        self._since = self._loop.time()
+        try:
+            return await self._answer.read()
+        except KonkoError as error:  # put there by a deadline
+            failure = error
+        except FOREIGN as error:
+            failure = translate(error, self._answer.host)
+        except asyncio.CancelledError as error:
+            error.add_note(f"konko_async: {self._name} was waiting for the next token")
+            raise
+        finally:
+            self._reading = False
+            self._since = None
+        if self.accumulated.finished(self._n):
+            return b""  # nothing that matters was lost: every choice had its finish_reason
+        self._failure = self._broken(failure)
+        return b""
+
+    def _broken(self, cause: KonkoError) -> KonkoError:
+        if isinstance(cause, (StreamError, APITimeoutError)):
+            return cause
+        if not self.accumulated.has_delta:
+            return cause
+        return StreamTruncatedError(
+            f"the stream was cut: {cause.message}", request_id=self._answer.request_id
+        )
+
+    def _take(self, data: bytes) -> None:
+        if self._head is not None:
+            data = self._sniff(data)
+            if not data:
+                return
+        if self._decoder is not None and not self._decoder.at_boundary:
+            self._decode_slowly(data)
+            return
+        tail = self._tail
+        if tail:
+            data = tail + data
+            self._tail = b""
+        if not data.endswith(b"\n\n"):
+            cut = data.rfind(b"\n\n") + 2
+            if cut == 1 and len(data) < _TAIL_LIMIT and b"\r" not in data:
+                self._tail = data
+                return
+            if cut > 1:
+                self._tail = data[cut:]
+                data = data[:cut]
+        if data.startswith(b"data: {") and b"\r" not in data:
+            payloads = data[6:-2].split(b"\n\ndata: ")
+            # Exactly two line feeds per payload: each event is one data line and nothing else.
+            if data.count(b"\n") == 2 * len(payloads):
+                self._decode(payloads)
+                return
+        tail, self._tail = self._tail, b""
+        self._decode_slowly(data + tail)
+
+    def _decode_slowly(self, data: bytes) -> None:
+        if self._decoder is None:
+            self._decoder = SSEDecoder(MAX_EVENT_BYTES)
+        try:
+            self._decode_events(self._decoder.feed(data))
+            if self._failure is None:
+                self._decode_events(self._decoder.feed(b""))  # raises a failure kept back
+        except ResponseDecodeError as error:
+            self._failure = self._failure or error
+
+    def _decode_events(self, events: list[ServerSentEvent]) -> None:
+        for event in events:
+            if event.event == "error":
+                self._fail_by_server(event.data)
+            elif event.data:
+                self._decode([event.data])
+            if self._done or self._failure is not None:
+                break
+
+    def _decode(self, payloads: list[Any]) -> None:
+        """Decode payloads, in order; what follows a fault is not looked at."""
+        chunks: list[Any] = []
+        strict = self._strict
+        try:
+            for payload in payloads:
+                chunk: Any = strict(payload)
+                if chunk.error is not None or not chunk.choices:
+                    break
+                chunk._raw = payload  # noqa: SLF001 - the slot of Wire
+                chunks.append(chunk)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        if chunks:
+            self._head = None
+            self.accumulated.add(chunks)
+            self.ready.extend(chunks)
+        if len(chunks) < len(payloads):
+            self._decode_odd(payloads[len(chunks) :])
+
+    def _decode_odd(self, payloads: list[Any]) -> None:
+        """Decode on from a payload that is the end, an error, or in need of the forgiving way."""
+        self._head = None
+        payload = payloads[0]
+        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+        if text.strip() == _DONE:
+            self._done = True
+            self._check_choices()
+            return
+        try:
+            value = decode_json(payload)
+            if find_error(value) is not None:
+                self._fail_by_server(text, value)
+                return
+            chunk: Any = self._codec.decode(payload)
+        except ResponseDecodeError as error:
+            self._failure = error
+            return
+        self.accumulated.add([chunk])
+        self.ready.append(chunk)
+        if len(payloads) > 1:
+            self._decode(payloads[1:])
+
+    # -- ends and failures ---------------------------------------------------------------------
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Return the bytes to decode; none as long as the body does not look like SSE."""
+        head = self._head = (self._head or b"") + data
+        if len(head) > _HEAD_LIMIT:
+            if not self._is_sse:
+                self._at_end()
+                return b""
+            self._head = None
+        if self._is_sse:
+            return data
+        start = head.lstrip(_SPACE)
+        if not start or start[:1] in {b"{", b"[", b"<"}:
+            return b""
+        kind = self._answer.headers.get("content-type", "")
+        if kind.startswith(("application/json", "text/html")) and not _looks_like_sse(start):
+            return b""
+        self._is_sse = True
+        return head
+
+    def _at_end(self) -> None:
+        """The body has ended: well, cut short, or it never was a stream."""
+        if self._done or self.accumulated.finished(self._n):
+            self._done = True
+        elif self._head and not _looks_like_sse(self._head.lstrip(_SPACE)):
+            self._failure = self._not_a_stream(self._head)
+        else:
+            self._failure = StreamTruncatedError(
+                "the stream ended without [DONE] and without a finish_reason",
+                request_id=self._answer.request_id,
+            )
+
+    def _not_a_stream(self, body: bytes) -> KonkoError:
+        answer = self._answer
+        try:
+            value = decode_json(body)
+        except ResponseDecodeError:
+            value = None
+        if value is not None and find_error(value) is not None:
+            return stream_error(value, answer.headers, answer.request_id, delivered=False)
+        kind = answer.headers.get("content-type", "no content type")[:100]
+        return ResponseDecodeError(
+            f"a stream was asked for, but the server answered with {kind!r} and no events",
+            body=body[:_BODY_SHOWN],
+            request_id=answer.request_id,
+        )
+
+    def _check_choices(self) -> None:
+        if not self.accumulated.has_choices:
+            self._failure = StreamTruncatedError(
+                "the stream said [DONE] without a single choice", request_id=self._answer.request_id
+            )
+
+    def _fail_by_server(self, text: str, value: Any = None) -> None:
+        if value is None:
+            try:
+                value = decode_json(text)
+            except ResponseDecodeError:
+                value = text
+        answer = self._answer
+        self._failure = stream_error(
+            value, answer.headers, answer.request_id, delivered=self.accumulated.has_delta
+        )
+
+    def _failed(self) -> KonkoError:
+        """End the stream by its failure and return it, with all that had arrived."""
+        failure = self._failure
+        assert failure is not None  # noqa: S101 - the callers looked
+        self._finish("error")
+        if isinstance(failure, APIError):
+            failure.request_id = failure.request_id or self._answer.request_id
+            if self.accumulated.has_delta and failure.partial is None:
+                failure.partial = self.accumulated.result()
+                failure.partial.request_id = failure.request_id
+        failure.attempts = failure.attempts or tuple(self._call.attempts)
+        return failure
+
+    async def _drain(self) -> None:
+        """Read what follows [DONE], 0.1 s at most: undrained connections are not reused."""
+        if self._answer.at_eof:
+            return
+        try:
+            async with asyncio.timeout(DRAIN):
+                while await self._answer.read():
+                    pass
+        except (TimeoutError, *FOREIGN):
+            pass
+
+    def _finish(self, outcome: str) -> None:
+        if self.ended:
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end(outcome, None if self._failure is None else type(self._failure).__name__)
+            return
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._answer.at_eof or (self._done and self._answer.received_all):
+            self._answer.release()
+        else:
+            self._answer.abort()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(outcome, None if self._failure is None else type(self._failure).__name__)
+
+    # -- deadlines -----------------------------------------------------------------------------
+    # One timer per stream, re-armed only when it fires: arming one per token would cost more than
+    # decoding the token.
+
+    def _arm(self) -> None:
+        now = self._loop.time()
+        due = self._next_deadline(now)
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._check)
+
+    def _next_deadline(self, now: float) -> float | None:
+        idle = self._patience()
+        dues = [
+            None if idle is None else (now if self._since is None else self._since) + idle,
+            self._call.deadline,
+        ]
+        return min((due for due in dues if due is not None), default=None)
+
+    def _patience(self) -> float | None:
+        if self._idle is not None and self.accumulated.finished(self._n):
+            return min(self._idle, GRACE)
+        return self._idle
+
+    def _check(self) -> None:
+        self._timer = None
+        if self.ended or self._failure is not None:
+            return
+        now = self._loop.time()
+        error = self._expired(now)
+        if error is None:
+            self._arm()
+        elif self._reading:
+            self._answer.interrupt(error)
+        else:
+            self._failure = error
+            self._answer.abort()
+
+    def _expired(self, now: float) -> APIError | None:
+        deadline, idle = self._call.deadline, self._patience()
+        if deadline is not None and now >= deadline:
+            total = deadline - self._call.started
+            return APITimeoutError(
+                f"the call took longer than its total timeout of {total:g} s", phase="total"
+            )
+        # A consumer that takes its time is not a silent server.
+        if idle is not None and self._since is not None and now - self._since >= idle:
+            return StreamStalledError(f"no token came for {idle:g} s")
+        return None
+
+
+def _looks_like_sse(start: bytes) -> bool:
+    """Whether a body begins with a field or comment of SSE, as far as it has come."""
+    name = start[:6].partition(b":")[0]
+    if b":" in start[:6]:
+        return name in {b"", b"data", b"event", b"id", b"retry"}
+    return any(field.startswith(name) for field in (b"data:", b"event:", b"id:", b"retry:"))

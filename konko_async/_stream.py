@@ -1,0 +1,230 @@
+"""What the user holds of a streamed answer."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from konko_async.errors import KonkoError
+from konko_async.wire import ChatCompletion, ChatCompletionChunk, Completion
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from konko_async._feed import Feed
+    from konko_async._pipeline import Call, Response
+    from konko_async._records import Attempt
+    from konko_async.wire import Usage
+
+__all__ = ["ChatStream", "CompletionStream", "Stream"]
+
+C = TypeVar("C")
+R = TypeVar("R", ChatCompletion, Completion)
+
+Opener = Callable[[], Awaitable["tuple[Response, Call]"]]
+
+
+class Stream(Generic[C, R]):
+    """A streamed answer: iterate over it for chunks, or over :meth:`text` for text.
+
+    Made by ``stream(...)`` (opened by ``async with``, or on first use) and by
+    ``await create(..., stream=True)`` (open already). Opening it waits for the first delta;
+    until then failures are retried, afterwards they are raised with ``error.partial``.
+
+    Attributes:
+        usage: tokens used, once the server has told (``stream_options={"include_usage": True}``).
+    """
+
+    _response: Response | None
+    _call: Call | None
+    _feed: Feed[C, R] | None
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener: Opener | None = opener
+        self._response = None
+        self._call = None
+        self._feed = None
+        self._pop: Callable[[], C] = _nothing
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def _open(self) -> Self:
+        """Open the stream, unless it is open."""
+        if self._opener is None:
+            return self
+        opener, self._opener = self._opener, None
+        response, call = await opener()
+        self._response, self._call = response, call
+        feed: Feed[C, R] = response.stream
+        self._feed = feed
+        self._pop = feed.ready.popleft
+        self._loop = asyncio.get_running_loop()
+        feed.start_deadlines(
+            lambda outcome, error_type: response.finish(outcome, feed.accumulated.usage, error_type)
+        )
+        return self
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> C:
+        try:
+            return self._pop()
+        except IndexError:
+            pass
+        if await self._more():
+            return self._pop()
+        raise StopAsyncIteration
+
+    async def _more(self) -> bool:
+        if self._feed is None:
+            await self._open()
+        feed = self._feed
+        if feed is None:  # closed before it was opened, or opening it failed
+            return False
+        return bool(feed.ready) or await feed.fill()
+
+    def text(self) -> AsyncIterator[str]:
+        """Iterate over the text of choice 0 as it comes; empty deltas are skipped.
+
+        Raises:
+            APIError: as for iterating over the stream itself.
+        """
+        return _Text(self)
+
+    async def completion(self) -> R:
+        """Read what is left and return the whole answer, with all that came before.
+
+        May be called again; it then returns the same answer.
+
+        Raises:
+            APIError: the stream failed; ``.partial`` holds what had arrived.
+        """
+        while await self._more():
+            self._feed.ready.clear()  # type: ignore[union-attr]  # _more() opened it
+        if self._feed is None:
+            raise KonkoError("the stream was closed before it was opened")
+        whole = self._feed.accumulated.result()
+        whole.request_id = self.request_id
+        return whole
+
+    # -- state ---------------------------------------------------------------------------------
+
+    @property
+    def request_id(self) -> str | None:
+        """The answer's ``x-request-id``; None before the stream is open or if none was sent."""
+        return None if self._response is None else self._response.request_id
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts made to open the stream, oldest first."""
+        return () if self._call is None else tuple(self._call.attempts)
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds from the call to its first delta, back-off and limits included."""
+        if self._response is None or self._call is None or self._response.first_token_at is None:
+            return None
+        return self._response.first_token_at - self._call.started
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens used so far as the server told; None if it has not."""
+        return None if self._feed is None else self._feed.accumulated.usage
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream holds no connection (any more)."""
+        return self._feed is None or self._feed.ended
+
+    # -- lifetime ------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stop reading and free the connection; the server sees it at once. Idempotent."""
+        self._opener = None
+        if self._feed is not None:
+            self._feed.close()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._feed is not None and isinstance(error, asyncio.CancelledError):
+            self._feed.close("cancelled")
+        await self.close()
+
+    def __del__(self) -> None:
+        feed = getattr(self, "_feed", None)
+        if feed is None or feed.ended:
+            return
+        warnings.warn(
+            f"unclosed {type(self).__name__}: use 'async with', or await stream.close()",
+            ResourceWarning,
+            source=self,
+            stacklevel=2,
+        )
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            # The collector may run in any thread.
+            loop.call_soon_threadsafe(feed.close)
+
+    def __repr__(self) -> str:
+        state = "new" if self._opener else "closed" if self.closed else "open"
+        return f"<{type(self).__name__} {state}>"
+
+
+def _nothing() -> Any:
+    raise IndexError
+
+
+class _Text(AsyncIterator[str]):
+    """Text deltas of choice 0; holds nothing itself, so leaving it early loses nothing."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream[Any, Any]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        stream = self._stream
+        while True:
+            try:
+                chunk = stream._pop()  # noqa: SLF001 - the two are one thing
+            except IndexError:
+                if not await stream._more():  # noqa: SLF001 - as above
+                    raise StopAsyncIteration from None
+                continue
+            for choice in chunk.choices:
+                if choice.index == 0:
+                    text = stream._delta(choice)  # noqa: SLF001 - as above
+                    if text:
+                        return text
+
+
+class ChatStream(Stream[ChatCompletionChunk, ChatCompletion]):
+    """A streamed chat answer; its chunks are :class:`ChatCompletionChunk`."""
+
+    @staticmethod
+    def _delta(choice: Any) -> str | None:
+        content: str | None = choice.delta.content
+        return content
+
+
+class CompletionStream(Stream[Completion, Completion]):
+    """A streamed text completion; its chunks are :class:`Completion`."""
+
+    @staticmethod
+    def _delta(choice: Any) -> str | None:
+        text: str = choice.text
+        return text

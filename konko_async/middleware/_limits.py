@@ -1,0 +1,134 @@
+"""The layer of the limits: a call is admitted by the rate and by the concurrency in one step.
+
+The two are one layer, although they are two policies: a call that passed the rate limit and then
+waited for a free place would leave later than its permit says, and such calls would leave
+together, more in a window than the server allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
+
+if TYPE_CHECKING:
+    from konko_async._pipeline import Handler, Request, Response
+    from konko_async.limits import Lane, Limiter, Permit
+
+__all__ = ["LimitsMiddleware"]
+
+_DEFAULT_ANSWER = 256  # tokens reserved for an answer whose length nobody has bounded
+_BYTES_PER_TOKEN = 4
+_REJECTED = frozenset({429, 503, 529})
+
+
+def estimate(request: Request) -> int:
+    """Return the tokens to reserve: bytes of the body / 4, and the answers at their longest.
+
+    Counting bytes costs nothing; a tokeniser can be given as ``RateLimit(estimate_tokens=...)``.
+    """
+    params: Any = request.params
+    prompt = len(request.content or b"") // _BYTES_PER_TOKEN
+    if isinstance(params, dict):
+        get = params.get
+        if "input" in params:
+            return prompt + 1
+        answer = get("max_tokens") or get("max_completion_tokens") or _DEFAULT_ANSWER
+        return prompt + int(answer) * int(get("n") or 1)
+    answer = getattr(params, "max_tokens", 0)
+    if answer == 0:  # embeddings have no answer to bound
+        return prompt + 1
+    answer = answer or getattr(params, "max_completion_tokens", None) or _DEFAULT_ANSWER
+    return prompt + answer * (params.n or 1)
+
+
+class LimitsMiddleware:
+    """Admits each attempt, and settles with the limits when its answer has ended.
+
+    Args:
+        limiter: shared by a client and its copies.
+        fingerprint: of the key, as limits are per model and key.
+    """
+
+    __slots__ = ("_fingerprint", "_limiter")
+
+    def __init__(self, limiter: Limiter, fingerprint: str) -> None:
+        self._limiter = limiter
+        self._fingerprint = fingerprint
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """Wait for admission, run the attempt, settle.
+
+        Raises:
+            RateLimitTimeoutError: the call cannot be admitted before its deadline.
+        """
+        if request.model is None:
+            return await call_next(request)
+        fingerprint = self._fingerprint
+        if request.target is not None:
+            fingerprint = _target_fingerprint(request.target, fingerprint)
+        lane = self._limiter.lane(request.model, fingerprint)
+        permit = lane.try_admit(self._estimate(request))
+        if permit is None:
+            permit = await self._wait(request, lane)
+        loop = asyncio.get_running_loop()
+        sent = loop.time()
+        try:
+            response = await call_next(request)
+        except BaseException as error:
+            _settle_failure(lane, permit, error, loop.time() - sent)
+            raise
+        lane.observe_headers(response.headers)
+
+        def settle(ended: Response) -> None:
+            permit.settle(None if ended.usage is None else ended.usage.total)
+            outcome = "cancelled" if ended.outcome == "closed" else ended.outcome
+            permit.release(latency=loop.time() - sent, outcome=outcome)
+
+        response.on_close(settle)
+        return response
+
+    def _estimate(self, request: Request) -> int:
+        own = self._limiter.rate_limit.estimate_tokens
+        if own is None:
+            return estimate(request)
+        params = request.params
+        return own(params if isinstance(params, dict) else msgspec.to_builtins(params))
+
+    async def _wait(self, request: Request, lane: Lane) -> Permit:
+        call = request.call
+        call.doing = "waiting for the rate limit"
+        permit = await lane.admit(
+            self._estimate(request), priority=request.priority, deadline=call.deadline
+        )
+        request.queued += permit.waited
+        return permit
+
+
+def _target_fingerprint(target: Any, default: str) -> str:
+    """Another key or server has limits of its own."""
+    key = default if target.api_key is None else target.api_key.fingerprint
+    return key if target.base_url is None else f"{key}@{target.base_url}"
+
+
+def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: float) -> None:
+    outcome = "error"
+    if isinstance(error, APIConnectionError) and not error.request_sent:
+        permit.refund()  # nothing reached the server: it charges nothing
+    elif isinstance(error, APIStatusError):
+        lane.observe_headers(error.headers)
+        if error.status_code in _REJECTED:
+            outcome = "rejected"
+            if error.code != "insufficient_quota" and (
+                error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
+            ):
+                lane.observe_rejection(error.retry_after)
+        permit.settle(None)
+    else:
+        if not isinstance(error, KonkoError):
+            outcome = "cancelled"
+        permit.settle(None)
+    permit.release(latency=latency, outcome=outcome)

@@ -1,0 +1,167 @@
+"""What a call leaves behind: its history on errors, records for observers, lines in the log.
+
+No prompt, answer or key appears in any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from konko_async._records import Attempt, CallRecord
+from konko_async.errors import KonkoError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from konko_async._pipeline import Handler, Request, Response
+    from konko_async._records import Observer
+
+__all__ = ["AttemptLog", "Telemetry"]
+
+_log = logging.getLogger("konko_async")
+_MESSAGE_LIMIT = 500
+
+
+def _notify(observers: Sequence[Observer], record: CallRecord | Attempt) -> None:
+    for observer in observers:
+        try:
+            observer(record)
+        except Exception:  # an observer must not break the call it observes
+            _log.exception("an observer failed")
+
+
+class Telemetry:
+    """The outermost layer: one record per call, and the history on what it raises.
+
+    Args:
+        observers: called with each record.
+        base_url: named in the records.
+    """
+
+    __slots__ = ("_base_url", "_observers")
+
+    def __init__(self, observers: Sequence[Observer], base_url: str) -> None:
+        self._observers = tuple(observers)
+        self._base_url = base_url
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """Run the call; observers hear of it when its answer has been read or given up."""
+        call = request.call
+        started_at = time.time() if self._observers else 0.0
+        try:
+            response = await call_next(request)
+        except asyncio.CancelledError as error:
+            error.add_note(f"konko_async: {request.operation.name} ({request.model}) was {call.doing}")
+            self._record(request, started_at, None, "cancelled", "CancelledError")
+            raise
+        except KonkoError as error:
+            error.attempts = error.attempts or tuple(call.attempts)
+            _log.debug(
+                "%s of %s failed after %d attempts: %s",
+                request.operation.name, request.model, len(call.attempts), type(error).__name__,
+            )  # fmt: skip
+            self._record(request, started_at, None, "error", type(error).__name__)
+            raise
+        if self._observers:
+            response.on_close(
+                lambda ended: self._record(request, started_at, ended, ended.outcome, None)
+            )
+        return response
+
+    def _record(
+        self,
+        request: Request,
+        started_at: float,
+        response: Response | None,
+        outcome: str,
+        error_type: str | None,
+    ) -> None:
+        if not self._observers:
+            return
+        call = request.call
+        usage = None if response is None else response.usage
+        first = None if response is None else response.first_token_at
+        record = CallRecord(
+            operation=request.operation.name,
+            base_url=self._base_url,
+            model=request.model,
+            response_model=None if response is None else response.model,
+            stream=request.stream,
+            priority=request.priority,
+            started_at=started_at,
+            duration=asyncio.get_running_loop().time() - call.started,
+            queued=call.queued,
+            time_to_first_token=None if first is None else first - call.started,
+            prompt_tokens=None if usage is None else usage.prompt_tokens,
+            completion_tokens=None if usage is None else getattr(usage, "completion_tokens", None),
+            attempts=tuple(call.attempts),
+            outcome=outcome,  # type: ignore[arg-type]  # one of the four that Response knows
+            error_type=error_type or (None if response is None else response.error_type),
+            request_id=None if response is None else response.request_id,
+        )
+        _notify(self._observers, record)
+
+
+class AttemptLog:
+    """Inside retry and hedging: one record per attempt, kept on the call.
+
+    Args:
+        observers: called with each record.
+    """
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """Run the attempt and write down how it went."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        error: BaseException | None = None
+        response: Response | None = None
+        try:
+            response = await call_next(request)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            self._write(request, started, loop.time(), response, error)
+        return response
+
+    def _write(
+        self,
+        request: Request,
+        started: float,
+        ended: float,
+        response: Response | None,
+        error: BaseException | None,
+    ) -> None:
+        call = request.call
+        call.queued += request.queued
+        status = getattr(error, "status_code", None) if response is None else response.status
+        message = getattr(error, "message", None)
+        record = Attempt(
+            number=request.attempt,
+            model=request.model,
+            started=started - call.started,
+            duration=ended - started,
+            queued=request.queued,
+            connect=request.connect,
+            first_token=ended - started if response is not None and request.stream else None,
+            status_code=status,
+            error_type=None if error is None else type(error).__name__,
+            error=None if message is None else message[:_MESSAGE_LIMIT],
+            hedge=request.hedge,
+        )
+        call.attempts.append(record)
+        if error is not None:
+            _log.debug(
+                "attempt %d of %s %s failed: %s",
+                record.number, request.operation.name, request.model, record.error_type,
+            )  # fmt: skip
+        if self._observers:
+            _notify(self._observers, record)
