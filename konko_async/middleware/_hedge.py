@@ -25,6 +25,8 @@ _ENOUGH = 20
 _RECOMPUTE_EVERY = 16
 _SHORTEST = 0.05
 _MOST_MODELS = 256
+# Less than the loop's clock can tell apart: a wait that short might never end.
+_CLOCK = 1e-6
 
 
 class FirstTokenTimes:
@@ -165,7 +167,7 @@ class _Race:
             # While it is in the queue of the limits, its time has not begun.
             queues = getattr(self.request.call, "waiting", 0) > 0
             left = after if queues else after - self.in_flight()
-            if left <= 0:
+            if left <= _CLOCK:
                 return
             await asyncio.wait((first,), timeout=left)
 
