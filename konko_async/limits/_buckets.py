@@ -1,0 +1,278 @@
+"""The arithmetic of the limits: how long until an amount fits, with the time passed in.
+
+A bucket holds two things at once:
+
+* **a pace**: a leaky level (the GCRA in its continuous form) with the rate
+  ``(limit - burst) / window``, so that calls leave evenly and nobody waits for a minute to end;
+* **a window**: what was spent in any ``window`` seconds, corrected to what was really used, and
+  kept at or below the limit whatever the pace allowed (see :class:`SlidingSum`).
+
+Nothing here sleeps or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Protocol
+
+from aiolimiter import AsyncLimiter
+
+from konko_async.limits._window import COVER, Charge, SlidingSum
+
+__all__ = ["Bucket", "RequestBucket", "TokenBucket"]
+
+# Timers and clocks are not exact to the microsecond: what fits a microsecond from now fits now.
+# Without it, rounding could ask for a timer at the present moment for ever.
+GRACE: Final = 1e-6
+_BURST_SHARE: Final = 0.01
+_SLACK_SHARE: Final = 0.005
+_MAX_SLACK: Final = 0.5
+
+
+class Bucket(Protocol):
+    """A limit of so much in any ``window`` seconds; the in-process lane calls it directly.
+
+    All methods are synchronous, take the time and never wait, so that a lane can decide over
+    several limits in one step that no cancellation splits. A limit that is shared between
+    processes has to ask somebody over a network, and is a :class:`Store` instead.
+
+    Attributes:
+        limit: what any window may hold.
+        burst: what may leave back to back.
+        rate: what leaves per second in the long run.
+        spent: what was spent in the last window.
+    """
+
+    limit: float
+    burst: float
+    rate: float
+    spent: SlidingSum
+
+    def try_take(self, now: float, amount: float) -> Charge | None:
+        """Take ``amount`` if it fits at ``now``, else return None and change nothing."""
+
+    def delay(self, now: float, amount: float, ahead: float = 0.0) -> float:
+        """Return the seconds until ``amount`` fits, once ``ahead`` has been taken before it."""
+
+    def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:
+        """Correct a charge of ``reserved`` to what was really ``used``."""
+
+    def resize(self, now: float, limit: float) -> None:
+        """Change the limit; what was spent stays spent."""
+
+    def hold(self, until: float) -> None:
+        """Let no burst gather until ``until``, so that a pause ends spread out."""
+
+    def shift(self, delta: float) -> None:
+        """Move everything by ``delta`` seconds: the clock was replaced by another."""
+
+
+class RequestBucket(AsyncLimiter):
+    """Requests: the leaky level of aiolimiter, with parameters that hold a strict window.
+
+    ``AsyncLimiter(60, 60)`` lets 120 requests through in its first minute: a burst of 60, and 60
+    more as they leak out. For a window W to hold at most L with a burst of B, the rate must be at
+    most ``(L - B + 1) / W``: N requests within D < W seconds satisfy ``N <= B + rate·D < L + 1``.
+    So here ``max_rate`` is B and ``time_period`` is ``B / rate``, with W stretched by 0.75 %
+    (0.45 s of a minute), which is what the network may delay one request more than another.
+
+    B has a further ``min(0.5, 0.5 % of L)``, which lets no second request out but forgives timers
+    that fire late: with B = 1 exactly, each late one would cost its lateness for ever.
+
+    The inherited ``acquire()`` is not used: its heap serves the smallest first. Order is the
+    lane's business.
+    """
+
+    __slots__ = ("_asked_burst", "_grace", "burst", "limit", "rate", "spent")
+
+    def __init__(
+        self,
+        limit: float,
+        window: float = 60.0,
+        *,
+        burst: float | None = None,
+        spent: SlidingSum | None = None,
+    ) -> None:
+        self._asked_burst = burst
+        self.spent = SlidingSum(window) if spent is None else spent
+        self.limit, self.burst, self.rate = _requests(limit, window, burst)
+        super().__init__(self.burst, self.burst / self.rate)
+        self._grace = self.burst + self.rate * GRACE
+
+    def try_take(self, now: float, amount: float = 1.0) -> Charge | None:
+        """Take ``amount`` requests if they fit now; see :class:`Bucket`."""
+        elapsed = now - self._last_check
+        level = self._level
+        if elapsed > 0:
+            self._last_check = now
+            level -= elapsed * self._rate_per_sec
+            if level < 0.0:  # noqa: PLR1730  (max() is a call, and this is the hot path)
+                level = 0.0
+            self._level = level
+        elif elapsed < 0:
+            return None
+        level += amount
+        if level > self._grace:
+            return None
+        spent = self.spent
+        if now >= spent.expires:
+            spent.expire(now)
+        if spent.total + amount > self.limit:
+            return None
+        self._level = level
+        return spent.add(now, amount)
+
+    def delay(self, now: float, amount: float = 1.0, ahead: float = 0.0) -> float:
+        """Seconds until ``amount`` fits after ``ahead`` others; see :class:`Bucket`."""
+        elapsed = now - self._last_check
+        level = max(self._level - max(elapsed, 0.0) * self._rate_per_sec, 0.0)
+        over = level + ahead + amount - self._grace
+        wait = over / self._rate_per_sec if over > 0 else 0.0
+        return max(wait - min(elapsed, 0.0), _room(self.spent, now, ahead + amount, self.limit))
+
+    def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:  # noqa: ARG002
+        """Correct a charge; given back, it may be taken again at once if the window has room."""
+        self.spent.correct(charge, used - reserved)
+        self._level = max(self._level + used - reserved, 0.0)
+
+    def resize(self, now: float, limit: float) -> None:
+        """Change the limit; the level stays, in requests."""
+        self._settle_level(now)
+        self.limit, self.burst, self.rate = _requests(limit, self.spent.window, self._asked_burst)
+        self.max_rate, self.time_period = self.burst, self.burst / self.rate
+        self._rate_per_sec = self.rate
+        self._grace = self.burst + self.rate * GRACE
+
+    def hold(self, until: float) -> None:
+        """Be full but for one request at ``until``."""
+        self._settle_level(until)
+        self._level = max(self._level, self.burst - 1.0)
+
+    def shift(self, delta: float) -> None:
+        """Move to another clock; no aiolimiter warning, as the level is not bound to a loop."""
+        self._last_check += delta
+        self.spent.shift(delta)
+
+    def _settle_level(self, now: float) -> None:
+        elapsed = now - self._last_check
+        if elapsed > 0:
+            self._level = max(self._level - elapsed * self._rate_per_sec, 0.0)
+            self._last_check = now
+
+
+class TokenBucket:
+    """Tokens: first in, first out whatever the size; reserve an estimate, settle to the real usage.
+
+    * An amount above the burst waits until the level is 0, is then charged in full and leaves a
+      debt that those after it wait for. One above the whole limit waits until the window is empty.
+      So every amount is admitted some time, and none is admitted cheaper than it is.
+    * More used than reserved is a debt. Less used is given back: to the window at the moment of the
+      reservation, and to the level as credit, which may be spent at once and else fades at the
+      bucket's rate. A charge that has left the window gives nothing back.
+    """
+
+    __slots__ = ("_at", "_grace", "_level", "burst", "limit", "rate", "spent")
+
+    def __init__(
+        self,
+        limit: float,
+        window: float = 60.0,
+        *,
+        burst: float | None = None,
+        spent: SlidingSum | None = None,
+    ) -> None:
+        self.spent = SlidingSum(window) if spent is None else spent
+        self._level = 0.0
+        self._at = 0.0
+        self._size(limit, burst)
+
+    def _size(self, limit: float, burst: float | None) -> None:
+        self.limit = limit
+        self.burst = limit * _BURST_SHARE if burst is None else burst
+        # A burst that is nearly the limit would leave no rate: 1 % of it is kept.
+        self.rate = max(limit - self.burst, limit * _BURST_SHARE) / (self.spent.window * COVER)
+        self._grace = self.rate * GRACE
+
+    def try_take(self, now: float, amount: float) -> Charge | None:
+        """Take ``amount`` tokens if they fit now; see :class:`Bucket`."""
+        elapsed = now - self._at
+        level = self._level
+        if elapsed > 0:
+            self._at = now
+            if level > 0.0:
+                level -= elapsed * self.rate
+                if level < 0.0:  # noqa: PLR1730  (as above)
+                    level = 0.0
+                self._level = level
+            elif level:
+                self._level = level = min(level + elapsed * self.rate, 0.0)
+        elif elapsed < 0:
+            return None
+        room = self.burst - amount
+        if level > self._grace and level > room + self._grace:
+            return None
+        spent = self.spent
+        if now >= spent.expires:
+            spent.expire(now)
+        if spent.total + amount > self.limit and spent.total > 0.0:
+            return None
+        self._level = level + amount
+        return spent.add(now, amount)
+
+    def delay(self, now: float, amount: float, ahead: float = 0.0) -> float:
+        """Seconds until ``amount`` fits after ``ahead`` others; see :class:`Bucket`."""
+        elapsed = now - self._at
+        level = self._level
+        if elapsed > 0:
+            step = elapsed * self.rate
+            level = max(level - step, 0.0) if level > 0 else min(level + step, 0.0)
+        over = level + ahead - max(self.burst - amount, 0.0)
+        wait = over / self.rate if over > self._grace else 0.0
+        return max(wait - min(elapsed, 0.0), _room(self.spent, now, ahead + amount, self.limit))
+
+    def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:
+        """Correct a charge; see the class."""
+        difference = used - reserved
+        if self.spent.correct(charge, difference):
+            self._level += difference
+        elif difference > 0:
+            self.spent.add(now, difference)
+            self._level += difference
+
+    def resize(self, now: float, limit: float) -> None:
+        """Change the limit, and the burst in proportion; the level stays, in tokens."""
+        self._advance(now)
+        self._size(limit, self.burst * limit / self.limit)
+
+    def hold(self, until: float) -> None:
+        """Be half full at ``until``: enough for one usual call, and then at the rate."""
+        self._advance(until)
+        self._level = max(self._level, self.burst / 2)
+
+    def shift(self, delta: float) -> None:
+        """Move to another clock."""
+        self._at += delta
+        self.spent.shift(delta)
+
+    def _advance(self, now: float) -> None:
+        step = (now - self._at) * self.rate
+        if step > 0:
+            level = self._level
+            self._level = max(level - step, 0.0) if level > 0 else min(level + step, 0.0)
+            self._at = now
+
+
+def _requests(limit: float, window: float, burst: float | None) -> tuple[float, float, float]:
+    """The whole limit, the burst and the rate of a request bucket."""
+    whole = float(max(math.floor(limit), 1))
+    wanted = max(1.0, math.floor(whole * _BURST_SHARE)) if burst is None else min(burst, whole)
+    size = wanted + min(whole * _SLACK_SHARE, _MAX_SLACK)
+    return whole, size, (whole - size + 1.0) / (window * COVER)
+
+
+def _room(spent: SlidingSum, now: float, amount: float, limit: float) -> float:
+    """Seconds until the window has room for ``amount``, counting only what is known to expire."""
+    if now >= spent.expires:
+        spent.expire(now)
+    excess = spent.total + amount - limit
+    return spent.delay(now, excess) if excess > 0 and spent.total > 0 else 0.0

@@ -1,0 +1,413 @@
+"""Admission of the calls of one model and key: decide first, await after."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+from konko_async.errors import ConfigurationError, RateLimitTimeoutError
+from konko_async.limits._adaptive import AdaptiveConcurrency
+from konko_async.limits._permit import Outcome, Permit
+from konko_async.limits._queue import Waiter, Waiting
+from konko_async.limits._snapshot import LaneLimits, WaitingCounts
+from konko_async.limits._throttle import Cause, Charges, Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from konko_async._options import Priority, RateLimit
+
+__all__ = ["Lane"]
+
+_running_loop = asyncio.get_running_loop
+
+# How long places are kept free of batch calls after an interactive call was seen, in seconds.
+_RESERVE_FOR: Final = 10.0
+_RESERVE_SHARE: Final = 16
+
+
+class Lane:
+    """Admits the calls of one model and key; made by :meth:`Limiter.lane`.
+
+    A call is admitted in one synchronous step when no pause is on and a place, a request of the
+    window and its tokens are all there; else it waits, and takes nothing while it waits. It must be
+    used from one thread, on one running loop at a time.
+
+    Attributes:
+        model: the model's id.
+        key: fingerprint of the key.
+        counts_tokens: whether tokens are limited, so that an estimate is worth making.
+    """
+
+    __slots__ = (
+        "_adaptive", "_again", "_cap", "_era", "_in_flight", "_loop", "_pumping", "_queue",
+        "_rate_limit", "_reserve_until", "_throttle", "_time", "_timer", "_wake_at", "key", "model",
+    )  # fmt: skip
+
+    def __init__(self, model: str | None, key: str, rate_limit: RateLimit) -> None:
+        self.model = model
+        self.key = key
+        self._rate_limit = rate_limit
+        self._throttle = Throttle(rate_limit)
+        self._adaptive, self._cap = _concurrency(rate_limit)
+        self._in_flight = 0
+        self._reserve_until = -math.inf
+        self._queue = Waiting()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = math.inf
+        self._pumping = self._again = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._time = time.monotonic
+        self._era = 0
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited here, by the user or by what the server told."""
+        return self._throttle.tokens.bucket is not None
+
+    # --- admission
+
+    def try_admit(self, tokens: int = 0, priority: Priority = "interactive") -> Permit | None:
+        """Admit a call now, or say that it would have to wait.
+
+        Args:
+            tokens: what to reserve; see :meth:`Limiter.estimate`.
+            priority: ``interactive`` or ``batch``.
+
+        Returns:
+            A permit, or None: then :meth:`admit` waits.
+
+        Raises:
+            ConfigurationError: the lane is in use on another loop that is running.
+            RuntimeError: no loop is running.
+        """
+        loop = _running_loop()
+        if loop is not self._loop:
+            self._attach(loop)
+        now = self._time()
+        cap = self._cap
+        if priority == "batch":
+            cap = self._batch_cap(now)
+        else:
+            self._reserve_until = now + _RESERVE_FOR
+        if self._queue.total:
+            if not self._queue.may_pass(priority):
+                return None
+            permit = self._take(now, tokens, cap)
+            if permit is not None:
+                self._queue.passed()
+            return permit
+        return self._take(now, tokens, cap)
+
+    async def admit(
+        self,
+        tokens: int = 0,
+        priority: Priority = "interactive",
+        deadline: float | None = None,
+    ) -> Permit:
+        """Admit a call, after those of its priority that came before it.
+
+        Args:
+            tokens: what to reserve.
+            priority: ``interactive`` or ``batch``.
+            deadline: ``loop.time()`` after which there is no use in it, or None.
+
+        Returns:
+            The permit.
+
+        Raises:
+            RateLimitTimeoutError: it cannot be admitted before its deadline. Raised at once where
+                the wait is known (pause, requests, tokens); a wait for a place ends when others
+                do, which nobody knows, so that one is refused at its deadline.
+            ConfigurationError: see :meth:`try_admit`.
+        """
+        permit = self.try_admit(tokens, priority)
+        if permit is not None:
+            return permit
+        waiter = self._enqueue(tokens, priority, deadline)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
+
+    def _take(self, now: float, tokens: int, cap: float) -> Permit | None:
+        """Take everything that a call needs, or nothing."""
+        in_flight = self._in_flight
+        if in_flight >= cap:
+            return None
+        charges = self._throttle.try_take(now, tokens)
+        if charges is None:
+            return None
+        self._in_flight = in_flight = in_flight + 1
+        return Permit(self, self._era, now, in_flight, tokens, charges)
+
+    def _batch_cap(self, now: float) -> float:
+        """The places that batch calls may fill: the last are free for people, if any are about."""
+        cap = self._cap
+        if now >= self._reserve_until or cap == math.inf or self._queue.batch_turn():
+            return cap
+        return max(cap - max(cap // _RESERVE_SHARE, 1), 1)
+
+    def _enqueue(self, tokens: int, priority: Priority, deadline: float | None) -> Waiter:
+        queue, now = self._queue, self._time()
+        line = queue.line(priority)
+        if deadline is not None:
+            wait, cause = self._throttle.outlook(now, tokens, *queue.ahead(line))
+            if now + wait > deadline:
+                raise self._refusal(wait, cause, deadline - now)
+        assert self._loop is not None  # noqa: S101  (try_admit has attached it)
+        waiter = Waiter(self._loop.create_future(), line, tokens, now, deadline)
+        queue.join(waiter)
+        if line.count == 1:
+            self._pump()  # a new head may be next, and needs a timer
+        elif deadline is not None:
+            self._sleep_until(deadline)
+        return waiter
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """A cancelled waiter leaves; what it was granted in the meantime goes back."""
+        future = waiter.future
+        if waiter.alive:
+            self._queue.leave(waiter)
+            self._pump()
+        elif not future.cancelled() and future.exception() is None:
+            permit = future.result()
+            permit.refund()
+            permit.release(outcome="cancelled")
+
+    # --- serving those who wait
+
+    def _pump(self) -> None:
+        """Admit whoever can be. Not re-entered: a finaliser may release a permit at any point."""
+        if self._pumping:
+            self._again = True
+            return
+        self._pumping = self._again = True
+        try:
+            while self._again:
+                self._again = False
+                self._serve()
+        finally:
+            self._pumping = False
+
+    def _serve(self) -> None:
+        queue, now, wake = self._queue, self._time(), math.inf
+        if now >= self._throttle.belief.review:
+            self._throttle.review(now)
+        while queue.total:
+            line = queue.next()
+            waiter = line.head()
+            if waiter.future.done():  # cancelled, and its task has not run yet
+                queue.leave(waiter)
+                continue
+            cap = self._cap if line is queue.interactive else self._batch_cap(now)
+            permit = self._take(now, waiter.tokens, cap)
+            if permit is None:
+                wake = self._ready_at(now, waiter.tokens, cap)
+                if waiter.deadline is None or max(wake, now) <= waiter.deadline:
+                    break
+                self._refuse(waiter, now)
+                continue
+            permit.waited = now - waiter.since
+            queue.serve(line, waiter)
+            waiter.future.set_result(permit)
+        self._sleep_until(self._refuse_hopeless(now, wake))
+
+    def _ready_at(self, now: float, tokens: int, cap: float) -> float:
+        """When a call could be admitted; ``inf`` if that depends on a place becoming free."""
+        if self._in_flight < cap:
+            return self._throttle.ready_at(now, tokens)
+        if self._in_flight < self._cap:  # what keeps a batch call out is a reserved place
+            return max(self._throttle.ready_at(now, tokens), self._reserve_until)
+        return math.inf
+
+    def _refuse_hopeless(self, now: float, wake: float) -> float:
+        """Refuse those whose deadline comes before anybody is admitted; when to look again."""
+        deadlines = self._queue.deadlines
+        if not deadlines:
+            return wake
+        earliest = now if wake == math.inf else wake
+        while (waiter := deadlines.first()) is not None:
+            assert waiter.deadline is not None  # noqa: S101  (only such are watched)
+            if waiter.deadline > earliest or (waiter.deadline == earliest and wake != math.inf):
+                return min(wake, waiter.deadline)
+            self._refuse(waiter, now)
+        return wake
+
+    def _sleep_until(self, wake: float) -> None:
+        """Keep one timer, for ``wake`` or a little earlier."""
+        if wake == self._wake_at or (self._wake_at < wake < math.inf):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake_at = wake
+        if wake < math.inf and self._loop is not None and not self._loop.is_closed():
+            self._timer = self._loop.call_at(wake, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake_at = math.inf
+        self._pump()
+
+    def _refuse(self, waiter: Waiter, now: float) -> None:
+        """Fail one that waits: its deadline passed, or surely will."""
+        line, waited = waiter.line, now - waiter.since
+        self._queue.leave(waiter)
+        if waiter.future.done():
+            return
+        served = line.served - waiter.served
+        ahead = max(waiter.ahead - served, 0)
+        wait, cause = self._throttle.outlook(now, waiter.tokens, ahead, 0)
+        if self._in_flight >= self._cap:
+            # As fast as it went so far; for ever, if nobody ahead was admitted in all that time.
+            wait, cause = (waited / served * (ahead + 1) if served else math.inf), Cause.CONCURRENCY
+        assert waiter.deadline is not None  # noqa: S101  (only such are refused)
+        error = self._refusal(waited + wait, cause, waiter.deadline - waiter.since)
+        waiter.future.set_exception(error)
+
+    def _refusal(self, wait: float, cause: Cause, patience: float) -> RateLimitTimeoutError:
+        name = "" if self.model is None else f" of {self.model}"
+        known = f"about {wait:.3g} s" if wait < math.inf else "for an unknown time"
+        return RateLimitTimeoutError(
+            f"{cause.value}{name} would have kept this call waiting {known}, and its deadline is "
+            f"{max(patience, 0.0):.3g} s after it came ({self._queue.total} others wait): nothing "
+            f"was sent; wait longer, send less, or raise the limit",
+            would_have_waited=wait,
+        )
+
+    # --- what a permit tells
+
+    def _settle(self, charges: Charges, reserved: int, used: int) -> None:
+        self._throttle.settle(self._time(), charges, reserved, used)
+        if self._queue.total and used < reserved:
+            self._pump()
+
+    def _refund(self, charges: Charges, reserved: int) -> None:
+        self._throttle.refund(self._time(), charges, reserved)
+        if self._queue.total:
+            self._pump()
+
+    def _release(self, permit: Permit, latency: float | None, outcome: Outcome) -> None:
+        if permit.era != self._era:
+            return  # of a loop that is gone: its places were freed with it
+        self._in_flight -= 1
+        if outcome == "ok" and self._throttle.strikes.count:
+            self._throttle.strikes.forgive(permit.admitted_at)
+        if self._adaptive is not None:
+            now = self._time()
+            if latency is None:
+                latency = now - permit.admitted_at
+            self._cap = self._adaptive.observe(
+                now, permit.admitted_at, permit.in_flight, latency, outcome
+            )
+        if self._queue.total:
+            self._pump()
+
+    # --- what the server tells
+
+    def observe_headers(self, headers: Mapping[str, str]) -> None:
+        """Learn from an answer's ``x-ratelimit-*`` headers; what is not usable is ignored.
+
+        Args:
+            headers: names in lower case, or a case-insensitive mapping.
+        """
+        if self._throttle.learns:
+            now = self._time()
+            self._news(now, paused=self._throttle.read(now, headers, self._in_flight))
+
+    def observe_rejection(self, retry_after: float | None = None) -> None:
+        """Note a 429, or a 503 that says when to come back: all calls of this lane pause.
+
+        The pause is the longest one asked for. It ends spread out: one call, then the next ones at
+        the known rate, or at 0.7 of the rate that the server took before, growing.
+
+        Args:
+            retry_after: seconds the server asked for. Without it the pause is short (0.25 s, then
+                twice as long for each further episode, at most 16 s), and the believed limits drop
+                to 0.7 of what they were (0.9 with it), to recover by a tenth of the full ones per
+                window. With adaptive concurrency the first two episodes in a row without
+                ``retry_after`` do not pause: it answers them itself.
+        """
+        now, patient = self._time(), self._adaptive is not None
+        self._news(now, paused=self._throttle.reject(now, retry_after, patient=patient))
+
+    def _news(self, now: float, *, paused: bool) -> None:
+        if self._queue.total:
+            if paused and self._queue.deadlines:
+                self._refuse_overtaken(now)
+            self._pump()
+
+    def _refuse_overtaken(self, now: float) -> None:
+        """After the outlook got worse: refuse those that will not make it from where they stand."""
+        for line in (self._queue.interactive, self._queue.batch):
+            ahead = tokens_ahead = 0
+            for waiter in list(line):
+                wait, _ = self._throttle.outlook(now, waiter.tokens, ahead, tokens_ahead)
+                if waiter.deadline is not None and now + wait > waiter.deadline:
+                    self._refuse(waiter, now)
+                else:
+                    ahead += 1
+                    tokens_ahead += waiter.tokens
+
+    # --- looking
+
+    def snapshot(self) -> LaneLimits:
+        """Return what is used, waiting and learned now."""
+        throttle, now, queue = self._throttle, self._time(), self._queue
+        return LaneLimits(
+            model=self.model,
+            key=self.key,
+            requests=throttle.requests.quantity(now),
+            tokens=throttle.tokens.quantity(now),
+            window=self._rate_limit.window,
+            in_flight=self._in_flight,
+            max_concurrency=None if self._cap == math.inf else int(self._cap),
+            configured_concurrency=self._rate_limit.max_concurrency,
+            waiting=WaitingCounts(interactive=queue.interactive.count, batch=queue.batch.count),
+            paused_for=max(throttle.paused_until - now, 0.0),
+            believed=throttle.belief.share,
+        )
+
+    def idle(self) -> bool:
+        """Whether nothing is in flight, waiting, paused, or still in the window."""
+        shown = self.snapshot()
+        busy = self._in_flight + self._queue.total
+        return not (busy or shown.requests.used or shown.tokens.used or shown.paused_for)
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.model or '-'}: {self._in_flight} in flight, {self._queue.total} wait>"
+
+    # --- loops
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go over to another loop: what was spent stays spent, on the new loop's clock."""
+        old = self._loop
+        if old is not None:
+            if not old.is_closed() and old.is_running():
+                raise ConfigurationError(
+                    "a rate limiter (a client) is in use on another running event loop: "
+                    "make one client per loop"
+                )
+            delta = loop.time() - self._time()
+            self._throttle.shift(delta)
+            self._reserve_until += delta
+            # Whoever waited or held a place there is gone.
+            self._queue = Waiting()
+            self._era += 1
+            self._in_flight = 0
+            self._timer, self._wake_at = None, math.inf
+        self._loop = loop
+        self._time = loop.time
+
+
+def _concurrency(rate_limit: RateLimit) -> tuple[AdaptiveConcurrency | None, float]:
+    """The adaptive limiter, if it is asked for, and the places there are now."""
+    places = rate_limit.max_concurrency
+    if places == "auto":
+        adaptive = AdaptiveConcurrency()
+        return adaptive, adaptive.limit
+    return None, math.inf if places is None else places

@@ -1,0 +1,74 @@
+"""The face of the limits: one limiter per client family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from konko_async.limits._estimate import estimate_tokens, estimate_with
+from konko_async.limits._lane import Lane
+from konko_async.limits._snapshot import Limits
+
+if TYPE_CHECKING:
+    from konko_async._options import RateLimit
+
+__all__ = ["Limiter"]
+
+_MANY_LANES: Final = 1024
+
+
+class Limiter:
+    """Keeps the limits of every model and key of a client; needs no loop before the first call.
+
+    Args:
+        rate_limit: the limits of each model and key. None of them set: only what the server says
+            (headers, rejections) is kept.
+    """
+
+    __slots__ = ("_lanes", "_rate_limit")
+
+    def __init__(self, rate_limit: RateLimit) -> None:
+        self._rate_limit = rate_limit
+        self._lanes: dict[tuple[str | None, str], Lane] = {}
+
+    @property
+    def rate_limit(self) -> RateLimit:
+        """What was configured."""
+        return self._rate_limit
+
+    def lane(self, model: str | None, key_fingerprint: str = "") -> Lane:
+        """Return the lane of a model and key; made on first use.
+
+        Args:
+            model: the model's id, or None for calls that name none.
+            key_fingerprint: anything that tells keys apart and is none; it is shown in snapshots.
+        """
+        lane = self._lanes.get((model, key_fingerprint))
+        if lane is None:
+            if len(self._lanes) >= _MANY_LANES:
+                self._forget_idle()
+            lane = Lane(model, key_fingerprint, self._rate_limit)
+            self._lanes[model, key_fingerprint] = lane
+        return lane
+
+    def estimate(self, params: Any) -> int:
+        """Guess the tokens of a call, by ``RateLimit.estimate_tokens`` or by the default.
+
+        Args:
+            params: the arguments of ``create()``, as a dict or as a struct.
+
+        Returns:
+            Tokens.
+
+        Raises:
+            ConfigurationError: the user's function failed or returned no count.
+        """
+        function = self._rate_limit.estimate_tokens
+        return estimate_tokens(params) if function is None else estimate_with(function, params)
+
+    def snapshot(self) -> Limits:
+        """Return what is used, waiting and learned now."""
+        return Limits(tuple(lane.snapshot() for lane in self._lanes.values()))
+
+    def _forget_idle(self) -> None:
+        """Where model names come from outside, lanes that hold nothing must not pile up."""
+        self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.idle()}

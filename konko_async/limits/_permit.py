@@ -1,0 +1,92 @@
+"""What an admitted call holds, and how it lets go of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from konko_async.limits._lane import Lane
+    from konko_async.limits._throttle import Charges
+
+__all__ = ["Outcome", "Permit"]
+
+Outcome = Literal["ok", "rejected", "error", "cancelled"]
+"""How a call ended: served; turned away by the server (429, overload); failed; given up."""
+
+
+class Permit:
+    """The right to send one call: a place, one request of the window, and reserved tokens.
+
+    The place is freed by :meth:`release`, the tokens are corrected by :meth:`settle`; both once,
+    in any order, from whatever ends the call. A permit that is released and never settled keeps
+    its estimate.
+
+    Attributes:
+        tokens: what was reserved.
+        waited: seconds that the call waited.
+        admitted_at: ``loop.time()`` at which it was admitted.
+        in_flight: how many calls were in flight then, this one included.
+        era: counts the loops that its lane had; a permit of a former one frees nothing.
+    """
+
+    __slots__ = (
+        "_charges", "_lane", "_open", "_settled", "admitted_at", "era", "in_flight", "tokens",
+        "waited",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917  (keywords cost a tenth of the whole admission)
+        self,
+        lane: Lane,
+        era: int,
+        admitted_at: float,
+        in_flight: int,
+        tokens: int,
+        charges: Charges,
+    ) -> None:
+        self._lane = lane
+        self.era = era
+        self.admitted_at = admitted_at
+        self.in_flight = in_flight
+        self.tokens = tokens
+        self._charges = charges
+        self.waited = 0.0
+        self._open = True
+        self._settled = False
+
+    def settle(self, total_tokens: int | None) -> None:
+        """Correct the reserved tokens to what was used; idempotent, the first call counts.
+
+        Args:
+            total_tokens: prompt and answer together; None where the server told none, which keeps
+                the estimate.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        if total_tokens is not None and total_tokens != self.tokens:
+            self._lane._settle(self._charges, self.tokens, total_tokens)  # noqa: SLF001  (one unit)
+
+    def refund(self) -> None:
+        """Give the request and the tokens back: nothing reached the server; idempotent.
+
+        Does nothing after :meth:`settle`, and does not free the place.
+        """
+        if not self._settled:
+            self._settled = True
+            self._lane._refund(self._charges, self.tokens)  # noqa: SLF001  (one unit)
+
+    def release(self, latency: float | None = None, outcome: Outcome = "ok") -> None:
+        """Free the place; idempotent. Settles nothing.
+
+        Args:
+            latency: seconds the server took; by default the time since the admission. The adaptive
+                limiter compares it with others, so it should mean the same for every call.
+            outcome: how the call ended. Only ``ok`` and ``rejected`` teach the adaptive limiter.
+        """
+        if self._open:
+            self._open = False
+            self._lane._release(self, latency, outcome)  # noqa: SLF001  (one unit)
+
+    def __repr__(self) -> str:
+        state = "in flight" if self._open else "released"
+        return f"<Permit {state}, {self.tokens} tokens, waited {self.waited:.3f} s>"
