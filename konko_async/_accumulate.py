@@ -386,7 +386,9 @@ class CompletionAccumulator:
         return Completion(
             id=head.id,
             choices=[
-                CompletionChoice("".join(c.text), c.index, c.finish_reason, copy.deepcopy(c.logprobs))
+                CompletionChoice(
+                    "".join(c.text), c.index, c.finish_reason, copy.deepcopy(c.logprobs)
+                )
                 for _, c in sorted(self._choices.items())
             ],
             created=head.created,

@@ -11,7 +11,14 @@ import msgspec
 from konko_async.errors import ConfigurationError
 from konko_async.wire._codec import is_finite
 
-__all__ = ["check_messages", "check_model", "check_sampling", "known_keywords"]
+__all__ = [
+    "check_input",
+    "check_messages",
+    "check_model",
+    "check_sampling",
+    "check_stream",
+    "known_keywords",
+]
 
 ROLES = ("system", "user", "assistant", "tool", "developer", "function")
 _MAX_STOPS = 4
@@ -80,7 +87,9 @@ def _check_message(where: str, role: object, content: object, calls: object) -> 
     if role is None:
         raise ConfigurationError(f"{where} has no role; it must be one of {', '.join(ROLES)}")
     if role not in ROLES:
-        raise ConfigurationError(f"{where}: no role {role!r:.60}; it must be one of {', '.join(ROLES)}")
+        raise ConfigurationError(
+            f"{where}: no role {role!r:.60}; it must be one of {', '.join(ROLES)}"
+        )
     if isinstance(content, str):
         return
     if content is None:
@@ -150,6 +159,31 @@ def _check_stop(value: object) -> None:
         raise ConfigurationError(
             f"stop takes at most {_MAX_STOPS} strings, not {len(value)}{_ELSEWHERE}"
         )
+
+
+def check_input(name: str, value: object) -> None:
+    """Check a prompt or an embeddings input: a text, texts, tokens, or lists of tokens.
+
+    Raises:
+        ConfigurationError: names the argument.
+    """
+    kinds = {type(item) for item in value} if isinstance(value, (list, tuple)) else {type(value)}
+    if not kinds:
+        raise ConfigurationError(f"{name} is empty")
+    if len(kinds) > 1 or not kinds <= {str, int, list} or isinstance(value, (int, dict)):
+        raise ConfigurationError(
+            f"{name} must be a text, a list of texts, a list of tokens or a list of such lists"
+        )
+
+
+def check_stream(stream: object) -> None:
+    """Check the ``stream`` argument.
+
+    Raises:
+        ConfigurationError: neither True nor False.
+    """
+    if not isinstance(stream, bool):
+        raise ConfigurationError(f"stream must be True or False, not {type(stream).__name__}")
 
 
 def known_keywords(call: str, params: Mapping[str, Any], known: frozenset[str]) -> None:

@@ -9,11 +9,11 @@ import msgspec
 
 from konko_async._engine import Engine, Policies
 from konko_async._options import RateLimit, RetryPolicy, Timeout
-from konko_async._resources import Chat, Completions, Embeddings, Models
 from konko_async._settings import resolve
 from konko_async._transport import Transport
 from konko_async.errors import ConfigurationError
 from konko_async.middleware import CircuitBreaker, Fallback
+from konko_async.resources import Chat, Completions, Embeddings, Models
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -178,7 +178,7 @@ class AsyncKonko:
         if verify_models is not _UNSET:
             changes["verify_models"] = verify_models
         copy = object.__new__(type(self))
-        copy._use(engine.with_policies(changes), owner=False)  # noqa: SLF001 - a copy of ourselves
+        copy._use(engine.with_policies(changes), owner=False)
         return copy
 
     @property
@@ -236,6 +236,6 @@ def _models(models: Sequence[str | Fallback]) -> tuple[str | Fallback, ...]:
 
 
 def _body_cap(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or value < 1:
         raise ConfigurationError("max_body_bytes must be an integer of at least 1")
     return value

@@ -7,11 +7,12 @@ the loop knows holds it, so that ``asyncio.run()`` closes it by ``loop.shutdown_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from konko_async._client import AsyncKonko
-from konko_async._resources import Chat, Completions, Embeddings, Models
+from konko_async.resources import Chat, Completions, Embeddings, Models
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -39,13 +40,14 @@ def _client() -> AsyncKonko:
     loop = asyncio.get_running_loop()
     client = _clients.get(loop)
     if client is None or client.closed:
+        for other in [other for other in _clients if other.is_closed()]:
+            _clients.pop(other, None)  # a loop that was closed without shutdown_asyncgens()
+            _keepers.pop(other, None)
         client = AsyncKonko()
         keeper = _keep(client)
         # The first step runs to the yield without suspending, and tells the loop of the generator.
-        try:
+        with contextlib.suppress(StopIteration):
             keeper.__anext__().send(None)
-        except StopIteration:
-            pass
         _keepers[loop] = keeper
         _clients[loop] = client
     return client

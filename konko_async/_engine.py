@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from konko_async._exchange import Exchange
+from konko_async._operations import MODELS, Endpoint
 from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
 from konko_async._pipeline import Call, Handler, Middleware, Request, Response, compose, split
 from konko_async._settings import Settings, check_headers
 from konko_async._transport import Transport
+from konko_async._verify import ModelIndex
 from konko_async.errors import ConfigurationError
 from konko_async.limits import Limiter
 from konko_async.middleware import (
@@ -26,12 +28,11 @@ from konko_async.middleware import (
 )
 from konko_async.middleware._limits import LimitsMiddleware
 from konko_async.middleware._telemetry import AttemptLog, Telemetry
+from konko_async.wire import Model, ModelList
 from konko_async.wire._codec import is_finite
 
 if TYPE_CHECKING:
-    from konko_async._operations import Endpoint
     from konko_async._records import Observer
-    from konko_async._verify import ModelIndex
 
 __all__ = ["CallOptions", "Engine", "Policies"]
 
@@ -97,8 +98,13 @@ class Engine:
         if breaker is None and options is not None:
             breaker = CircuitBreakerMiddleware(options, settings.base_url)
         self.breaker = breaker
-        self.index = index
+        self.index = index or ModelIndex(self._fetch_models)
         self._handle: Handler = compose(self._layers(), self._exchange())
+
+    async def _fetch_models(self) -> list[Model]:
+        response, _ = await self.call(MODELS, MODELS.path, None, model=None)
+        listed: ModelList = response.result
+        return listed.data
 
     def with_policies(self, changes: dict[str, Any]) -> Engine:
         """Return an engine that shares all that ``changes`` leave as it is."""
@@ -157,7 +163,7 @@ class Engine:
         Raises:
             KonkoError: what went wrong, with the attempts made.
         """
-        request = self._request(endpoint, path, params, model, stream, options)
+        request = self._request(endpoint, path, params, model=model, stream=stream, options=options)
         call = request.call
         try:
             return await self._handle(request), call
@@ -170,6 +176,7 @@ class Engine:
         endpoint: Endpoint,
         path: str,
         params: Any,
+        *,
         model: str | None,
         stream: bool,
         options: CallOptions,

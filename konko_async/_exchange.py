@@ -158,4 +158,3 @@ class Exchange:
         if answer.at_eof:
             answer.release()
         return status_error(answer.status, answer.headers, body[:_ERROR_BODY], answer.request_id)
-

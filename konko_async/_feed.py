@@ -1,9 +1,4 @@
-"""A streamed answer's bytes to decoded chunks: framing, deadlines, and how a stream may end.
-
-The path of a chunk is short because it runs for each token. A read from the socket is taken as a
-whole: if it consists of nothing but ``data: {json}`` events (it nearly always does) it is cut by
-one ``split`` and decoded payload by payload in C; anything else goes through the full SSE decoder.
-"""
+"""A streamed answer to decoded chunks: reading, deadlines, and all the ways a stream may end."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from konko_async._framing import ErrorEvent, Framer
 from konko_async._server_errors import find_error, stream_error
 from konko_async._transport import FOREIGN, Answer, translate
 from konko_async.errors import (
@@ -24,7 +20,6 @@ from konko_async.errors import (
     StreamStalledError,
     StreamTruncatedError,
 )
-from konko_async.sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from konko_async.wire._codec import Codec, decode_json
 
 if TYPE_CHECKING:
@@ -40,11 +35,8 @@ R = TypeVar("R")
 
 DRAIN = 0.1  # seconds to wait for the body's end after [DONE], so that the connection is reused
 GRACE = 5.0  # seconds for usage or [DONE] to follow once every choice has its finish_reason
-_HEAD_LIMIT = 64 * 1024
-_TAIL_LIMIT = 64 * 1024  # longer unfinished events go to the decoder, whose work stays linear
 _BODY_SHOWN = 4096
 _DONE = "[DONE]"
-_SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
 class Feed(Generic[C, R]):
@@ -57,9 +49,9 @@ class Feed(Generic[C, R]):
     """
 
     __slots__ = (
-        "_answer", "_call", "_codec", "_decoder", "_done", "_failure", "_head", "_idle", "_is_sse",
-        "_loop", "_n", "_name", "_on_end", "_reading", "_since", "_strict", "_tail", "_timer",
-        "accumulated", "ended", "ready",
+        "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_loop", "_n",
+        "_name", "_on_end", "_reading", "_since", "_strict", "_timer", "accumulated", "ended",
+        "ready",
     )  # fmt: skip
 
     def __init__(
@@ -81,10 +73,7 @@ class Feed(Generic[C, R]):
         self._strict = codec.strict
         self._idle = request.timeout.idle
         self._n = choices
-        self._decoder: SSEDecoder | None = None
-        self._tail = b""
-        self._is_sse = False
-        self._head: bytes | None = b""  # the body so far, until it has shown an event
+        self._framer = Framer(answer.headers.get("content-type", ""))
         self._done = False
         self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
@@ -108,7 +97,11 @@ class Feed(Generic[C, R]):
             pass
 
     def start_deadlines(self, on_end: Callable[[str, str | None], object]) -> None:
-        """Watch the idle and total deadlines from now on; ``on_end(outcome, error_type)`` is called once."""
+        """Watch the idle and total deadlines from now on.
+
+        Args:
+            on_end: called once, with the outcome and the name of the error's class or None.
+        """
         self._on_end = on_end
         if self.ended:
             self._finish("ok")
@@ -180,52 +173,17 @@ class Feed(Generic[C, R]):
         )
 
     def _take(self, data: bytes) -> None:
-        if self._head is not None:
-            data = self._sniff(data)
-            if not data:
-                return
-        if self._decoder is not None and not self._decoder.at_boundary:
-            self._decode_slowly(data)
-            return
-        tail = self._tail
-        if tail:
-            data = tail + data
-            self._tail = b""
-        if not data.endswith(b"\n\n"):
-            cut = data.rfind(b"\n\n") + 2
-            if cut == 1 and len(data) < _TAIL_LIMIT and b"\r" not in data:
-                self._tail = data
-                return
-            if cut > 1:
-                self._tail = data[cut:]
-                data = data[:cut]
-        if data.startswith(b"data: {") and b"\r" not in data:
-            payloads = data[6:-2].split(b"\n\ndata: ")
-            # Exactly two line feeds per payload: each event is one data line and nothing else.
-            if data.count(b"\n") == 2 * len(payloads):
-                self._decode(payloads)
-                return
-        tail, self._tail = self._tail, b""
-        self._decode_slowly(data + tail)
-
-    def _decode_slowly(self, data: bytes) -> None:
-        if self._decoder is None:
-            self._decoder = SSEDecoder(MAX_EVENT_BYTES)
+        framer = self._framer
         try:
-            self._decode_events(self._decoder.feed(data))
-            if self._failure is None:
-                self._decode_events(self._decoder.feed(b""))  # raises a failure kept back
+            payloads = framer.feed(data)
+            if not payloads and framer.refused:
+                self._at_end()
         except ResponseDecodeError as error:
-            self._failure = self._failure or error
-
-    def _decode_events(self, events: list[ServerSentEvent]) -> None:
-        for event in events:
-            if event.event == "error":
-                self._fail_by_server(event.data)
-            elif event.data:
-                self._decode([event.data])
-            if self._done or self._failure is not None:
-                break
+            self._failure = error
+            return
+        if payloads:
+            framer.confirm()
+            self._decode(payloads)
 
     def _decode(self, payloads: list[Any]) -> None:
         """Decode payloads, in order; what follows a fault is not looked at."""
@@ -241,7 +199,6 @@ class Feed(Generic[C, R]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         if chunks:
-            self._head = None
             self.accumulated.add(chunks)
             self.ready.extend(chunks)
         if len(chunks) < len(payloads):
@@ -249,8 +206,10 @@ class Feed(Generic[C, R]):
 
     def _decode_odd(self, payloads: list[Any]) -> None:
         """Decode on from a payload that is the end, an error, or in need of the forgiving way."""
-        self._head = None
         payload = payloads[0]
+        if isinstance(payload, ErrorEvent):
+            self._fail_by_server(payload)
+            return
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
         if text.strip() == _DONE:
             self._done = True
@@ -272,31 +231,12 @@ class Feed(Generic[C, R]):
 
     # -- ends and failures ---------------------------------------------------------------------
 
-    def _sniff(self, data: bytes) -> bytes:
-        """Return the bytes to decode; none as long as the body does not look like SSE."""
-        head = self._head = (self._head or b"") + data
-        if len(head) > _HEAD_LIMIT:
-            if not self._is_sse:
-                self._at_end()
-                return b""
-            self._head = None
-        if self._is_sse:
-            return data
-        start = head.lstrip(_SPACE)
-        if not start or start[:1] in {b"{", b"[", b"<"}:
-            return b""
-        kind = self._answer.headers.get("content-type", "")
-        if kind.startswith(("application/json", "text/html")) and not _looks_like_sse(start):
-            return b""
-        self._is_sse = True
-        return head
-
     def _at_end(self) -> None:
         """The body has ended: well, cut short, or it never was a stream."""
         if self._done or self.accumulated.finished(self._n):
             self._done = True
-        elif self._head and not _looks_like_sse(self._head.lstrip(_SPACE)):
-            self._failure = self._not_a_stream(self._head)
+        elif not self._framer.is_stream:
+            self._failure = self._not_a_stream(self._framer.head or b"")
         else:
             self._failure = StreamTruncatedError(
                 "the stream ended without [DONE] and without a finish_reason",
@@ -343,8 +283,9 @@ class Feed(Generic[C, R]):
         if isinstance(failure, APIError):
             failure.request_id = failure.request_id or self._answer.request_id
             if self.accumulated.has_delta and failure.partial is None:
-                failure.partial = self.accumulated.result()
-                failure.partial.request_id = failure.request_id
+                partial: Any = self.accumulated.result()
+                partial.request_id = failure.request_id
+                failure.partial = partial
         failure.attempts = failure.attempts or tuple(self._call.attempts)
         return failure
 
@@ -360,19 +301,15 @@ class Feed(Generic[C, R]):
             pass
 
     def _finish(self, outcome: str) -> None:
-        if self.ended:
-            on_end, self._on_end = self._on_end, None
-            if on_end is not None:
-                on_end(outcome, None if self._failure is None else type(self._failure).__name__)
-            return
-        self.ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._answer.at_eof or (self._done and self._answer.received_all):
-            self._answer.release()
-        else:
-            self._answer.abort()
+        if not self.ended:
+            self.ended = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._answer.at_eof or (self._done and self._answer.received_all):
+                self._answer.release()
+            else:
+                self._answer.abort()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(outcome, None if self._failure is None else type(self._failure).__name__)
@@ -425,11 +362,3 @@ class Feed(Generic[C, R]):
         if idle is not None and self._since is not None and now - self._since >= idle:
             return StreamStalledError(f"no token came for {idle:g} s")
         return None
-
-
-def _looks_like_sse(start: bytes) -> bool:
-    """Whether a body begins with a field or comment of SSE, as far as it has come."""
-    name = start[:6].partition(b":")[0]
-    if b":" in start[:6]:
-        return name in {b"", b"data", b"event", b"id", b"retry"}
-    return any(field.startswith(name) for field in (b"data:", b"event:", b"id:", b"retry:"))

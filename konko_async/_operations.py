@@ -48,6 +48,7 @@ class Endpoint:
         method: str,
         path: str,
         codec: Codec[Any],
+        *,
         finish: Callable[[Any, bytes, Answer], Any],
         stream: tuple[Codec[Any], Callable[[], Any]] | None = None,
     ) -> None:
@@ -179,19 +180,19 @@ CHAT = Endpoint(
     "POST",
     "/chat/completions",
     Codec(ChatCompletion),
-    _finish_chat,
-    (Codec(ChatCompletionChunk), ChatAccumulator),
+    finish=_finish_chat,
+    stream=(Codec(ChatCompletionChunk), ChatAccumulator),
 )
 COMPLETIONS = Endpoint(
     "text_completion",
     "POST",
     "/completions",
     Codec(Completion),
-    _finish_text,
-    (Codec(Completion), CompletionAccumulator),
+    finish=_finish_text,
+    stream=(Codec(Completion), CompletionAccumulator),
 )
 EMBEDDINGS = Endpoint(
-    "embeddings", "POST", "/embeddings", Codec(WireEmbeddings), _finish_embeddings
+    "embeddings", "POST", "/embeddings", Codec(WireEmbeddings), finish=_finish_embeddings
 )
-MODELS = Endpoint("models", "GET", "/models", Codec(ModelList), _finish_as_is)
-MODEL = Endpoint("models", "GET", "/models/", Codec(Model), _finish_as_is)
+MODELS = Endpoint("models", "GET", "/models", Codec(ModelList), finish=_finish_as_is)
+MODEL = Endpoint("models", "GET", "/models/", Codec(Model), finish=_finish_as_is)

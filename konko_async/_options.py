@@ -17,11 +17,15 @@ Priority = Literal["interactive", "batch"]
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
-def _check_number(owner: str, name: str, value: object, *, low: float, integer: bool = False) -> None:
+def _check_number(
+    owner: str, name: str, value: object, *, low: float, integer: bool = False
+) -> None:
     kinds = (int,) if integer else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value < math.inf:
         kind = "an integer" if integer else "a number"
-        raise ConfigurationError(f"{owner}: {name} must be {kind} of at least {low:g}, not {value!r}")
+        raise ConfigurationError(
+            f"{owner}: {name} must be {kind} of at least {low:g}, not {value!r}"
+        )
 
 
 class Timeout(msgspec.Struct, frozen=True):

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from konko_async._records import Attempt
     from konko_async.wire import Usage
 
-__all__ = ["Call", "Handler", "Middleware", "Operation", "Request", "Response", "compose", "per_attempt"]
+__all__ = [
+    "Call",
+    "Handler",
+    "Middleware",
+    "Operation",
+    "Request",
+    "Response",
+    "compose",
+    "per_attempt",
+]
 
 
 class Operation(Protocol):
@@ -138,7 +147,10 @@ class Request:
         return copy
 
     def __repr__(self) -> str:
-        return f"<Request {self.operation.method} {self.path} model={self.model!r} attempt={self.attempt}>"
+        return (
+            f"<Request {self.operation.method} {self.path} model={self.model!r} "
+            f"attempt={self.attempt}>"
+        )
 
 
 class Response:
@@ -193,7 +205,13 @@ class Response:
     def finish(
         self, outcome: str = "ok", usage: Usage | None = None, error_type: str | None = None
     ) -> None:
-        """Mark the end (``ok``, ``error``, ``cancelled`` or ``closed``); runs the callbacks once."""
+        """Mark the end and run the callbacks, once.
+
+        Args:
+            outcome: ``ok``, ``error``, ``cancelled`` or ``closed``.
+            usage: tokens used, if known.
+            error_type: name of the class of the error that ended it, if one did.
+        """
         if self.closed:
             return
         self.closed = True
@@ -257,8 +275,8 @@ def check_middleware(middleware: object) -> None:
     name = getattr(middleware, "__name__", type(middleware).__name__)
     if not callable(middleware) or inspect.isclass(middleware):
         raise ConfigurationError(f"middleware {name} is not callable; pass an instance or function")
-    function = middleware if inspect.isroutine(middleware) else type(middleware).__call__
-    if not inspect.iscoroutinefunction(function):
+    # A partial or an object may return an awaitable without being marked as a coroutine function.
+    if inspect.isroutine(middleware) and not inspect.iscoroutinefunction(middleware):
         raise ConfigurationError(
             f"middleware {name} must be 'async def (request, call_next)', awaiting call_next"
         )

@@ -126,11 +126,11 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """
     checked = {}
     for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not name or not _is_token(name):
+        if not name or not _is_token(name):
             raise ConfigurationError("a header's name must be letters, digits and -_.!#$%&'*+^`|~")
         checked[name] = check_header_value(f"header {name}", value)
     return checked
 
 
 def _is_token(name: str) -> bool:
-    return name.isascii() and all(c.isalnum() or c in "-_.!#$%&'*+^`|~" for c in name)
+    return str(name).isascii() and all(c.isalnum() or c in "-_.!#$%&'*+^`|~" for c in name)

@@ -111,6 +111,11 @@ class Stream(Generic[C, R]):
         whole.request_id = self.request_id
         return whole
 
+    @staticmethod
+    def _delta(choice: Any) -> str | None:
+        """Return the text that a chunk's choice brings."""
+        raise NotImplementedError
+
     # -- state ---------------------------------------------------------------------------------
 
     @property

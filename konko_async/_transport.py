@@ -22,6 +22,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
+from konko_async._checks import check_model
 from konko_async._secret import Secret
 from konko_async._version import __version__
 from konko_async.errors import APIConnectionError, APITimeoutError, ConfigurationError, KonkoError
@@ -44,7 +45,9 @@ _LARGE_BODY = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 _connecting: ContextVar[Request | None] = ContextVar("konko_async_connecting", default=None)
 
 
-def translate(error: BaseException, host: str, *, sent: bool = True) -> KonkoError:
+def translate(  # noqa: PLR0911 - a table, read from top to bottom
+    error: BaseException, host: str, *, sent: bool = True
+) -> KonkoError:
     """Return our error for one of aiohttp's; the caller raises it outside the ``except`` block.
 
     Args:
@@ -98,7 +101,10 @@ class _Connector(aiohttp.TCPConnector):
     """Bounds and times the making of new connections; reused ones cost nothing here."""
 
     async def _create_connection(
-        self, req: Any, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: Any,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> ResponseHandler:
         request = _connecting.get()
         if request is None:
@@ -187,9 +193,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._urls: dict[str, URL] = {}
-        self._headers = _base_headers(
-            settings.api_key, settings.openai_api_key, settings.headers
-        )
+        self._headers = _base_headers(settings.api_key, settings.openai_api_key, settings.headers)
         # connect is bounded in _Connector, and everything else by the layers above.
         self._timeout = aiohttp.ClientTimeout(total=None)
 
@@ -374,11 +378,7 @@ def model_path(model: str) -> str:
     Raises:
         ConfigurationError: not a usable id; it is not echoed.
     """
-    if not isinstance(model, str) or not model.strip("/ "):
-        raise ConfigurationError("a model id is needed")
-    if any(ord(c) < 32 or ord(c) == 127 for c in model):  # noqa: PLR2004 - ASCII's controls
-        raise ConfigurationError("the model id holds a control character (a line break, perhaps?)")
+    check_model(model)
     if any(part in {"", ".", ".."} for part in model.split("/")):
         raise ConfigurationError("the model id holds an empty, '.' or '..' path segment")
     return "/models/" + quote(model, safe="/:@-._~")
-

@@ -17,11 +17,18 @@ from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
 if TYPE_CHECKING:
     from konko_async._pipeline import Handler, Request, Response
     from konko_async.limits import Lane, Limiter, Permit
+    from konko_async.limits._permit import Outcome
 
 __all__ = ["LimitsMiddleware"]
 
 _DEFAULT_ANSWER = 256  # tokens reserved for an answer whose length nobody has bounded
 _BYTES_PER_TOKEN = 4
+_OUTCOMES: dict[str, Outcome] = {
+    "ok": "ok",
+    "error": "error",
+    "cancelled": "cancelled",
+    "closed": "cancelled",
+}
 _REJECTED = frozenset({429, 503, 529})
 
 
@@ -85,8 +92,7 @@ class LimitsMiddleware:
 
         def settle(ended: Response) -> None:
             permit.settle(None if ended.usage is None else ended.usage.total)
-            outcome = "cancelled" if ended.outcome == "closed" else ended.outcome
-            permit.release(latency=loop.time() - sent, outcome=outcome)
+            permit.release(latency=loop.time() - sent, outcome=_OUTCOMES[ended.outcome])
 
         response.on_close(settle)
         return response
@@ -115,7 +121,7 @@ def _target_fingerprint(target: Any, default: str) -> str:
 
 
 def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: float) -> None:
-    outcome = "error"
+    outcome: Outcome = "error"
     if isinstance(error, APIConnectionError) and not error.request_sent:
         permit.refund()  # nothing reached the server: it charges nothing
     elif isinstance(error, APIStatusError):

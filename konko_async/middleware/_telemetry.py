@@ -29,7 +29,7 @@ def _notify(observers: Sequence[Observer], record: CallRecord | Attempt) -> None
     for observer in observers:
         try:
             observer(record)
-        except Exception:  # an observer must not break the call it observes
+        except Exception:  # noqa: BLE001 - an observer must not break the call it observes
             _log.exception("an observer failed")
 
 
@@ -54,7 +54,9 @@ class Telemetry:
         try:
             response = await call_next(request)
         except asyncio.CancelledError as error:
-            error.add_note(f"konko_async: {request.operation.name} ({request.model}) was {call.doing}")
+            error.add_note(
+                f"konko_async: {request.operation.name} ({request.model}) was {call.doing}"
+            )
             self._record(request, started_at, None, "cancelled", "CancelledError")
             raise
         except KonkoError as error:

@@ -1,0 +1,126 @@
+"""A streamed body's bytes to payloads, without I/O: one that is quick where bodies are plain.
+
+A read from the socket is taken as a whole. If it consists of nothing but ``data: {json}`` events
+(it nearly always does) one ``split`` cuts it; anything else goes through the full SSE decoder.
+"""
+
+from __future__ import annotations
+
+from konko_async.sse import MAX_EVENT_BYTES, SSEDecoder
+
+__all__ = ["ErrorEvent", "Framer"]
+
+HEAD_LIMIT = 64 * 1024
+_TAIL_LIMIT = 64 * 1024  # longer unfinished events go to the decoder, whose work stays linear
+_SPACE = b" \t\r\n\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:")
+
+
+class ErrorEvent(str):
+    """The data of an event whose type is ``error``."""
+
+    __slots__ = ()
+
+
+class Framer:
+    """Cuts a body into the payloads of its events; feed it bytes, cut anywhere.
+
+    Args:
+        content_type: of the answer; a body that is announced as JSON or HTML has to look like SSE
+            before it is taken for it.
+        max_event_bytes: cap of one event. Default 16 MiB.
+
+    Attributes:
+        head: the body so far, at most 64 KiB, until :meth:`confirm`; it shows what a body that is
+            no event stream has to say.
+    """
+
+    __slots__ = ("_announced", "_decoder", "_is_sse", "_max", "_tail", "head")
+
+    def __init__(self, content_type: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.head: bytes | None = b""
+        self._announced = not content_type.startswith(("application/json", "text/html"))
+        self._is_sse = False
+        self._decoder: SSEDecoder | None = None
+        self._max = max_event_bytes
+        self._tail = b""
+
+    def confirm(self) -> None:
+        """Say that an event has been understood: the body is a stream, its head is not needed."""
+        self.head = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the body has grown too long without looking like an event stream."""
+        return not self._is_sse and self.head is not None and len(self.head) > HEAD_LIMIT
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether what has come looks like an event stream, as far as it has come."""
+        return not self.head or _begins_like_sse(self.head.lstrip(_SPACE))
+
+    def feed(self, data: bytes) -> list[bytes | str]:
+        """Take in the next bytes; return the data of the events they complete, in order.
+
+        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`.
+
+        Raises:
+            ResponseDecodeError: an event is longer than the cap.
+        """
+        if self.head is not None:
+            data = self._sniff(data)
+            if not data:
+                return []
+        decoder = self._decoder
+        if decoder is not None and not decoder.at_boundary:
+            return self._slowly(data)
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if not data.endswith(b"\n\n"):
+            cut = data.rfind(b"\n\n") + 2
+            if cut > 1:
+                self._tail = data[cut:]
+                data = data[:cut]
+            elif len(data) < _TAIL_LIMIT and b"\r" not in data:
+                self._tail = data
+                return []
+        if data.startswith(b"data: {") and b"\r" not in data:
+            payloads = data[6:-2].split(b"\n\ndata: ")
+            # Exactly two line feeds per payload: each event is one data line and nothing else.
+            if data.count(b"\n") == 2 * len(payloads):
+                return payloads  # type: ignore[return-value]  # a list of bytes is one of bytes|str
+        tail, self._tail = self._tail, b""
+        return self._slowly(data + tail)
+
+    def _slowly(self, data: bytes) -> list[bytes | str]:
+        if self._decoder is None:
+            self._decoder = SSEDecoder(self._max)
+        events = self._decoder.feed(data)
+        return [
+            ErrorEvent(event.data) if event.event == "error" else event.data
+            for event in events
+            if event.data or event.event == "error"
+        ]
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Return the bytes to decode: none as long as the body does not look like SSE."""
+        head = self.head = (self.head or b"") + data
+        if not self._is_sse:
+            start = head.lstrip(_SPACE)
+            if not start or start[:1] in {b"{", b"[", b"<"}:
+                return b""
+            if not (self._announced or _begins_like_sse(start)):
+                return b""
+            self._is_sse = True
+            data = head
+        if len(head) > HEAD_LIMIT:
+            self.head = None
+        return data
+
+
+def _begins_like_sse(start: bytes) -> bool:
+    """Whether a body begins with a field or comment of SSE, as far as it has come."""
+    if start.startswith((b":", *_FIELDS)):
+        return True
+    return any(field.startswith(start) for field in _FIELDS)

@@ -1,0 +1,88 @@
+"""The keywords of calls: typed for checkers, shown by signature() and help()."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict, TypeVar, get_type_hints
+
+from konko_async._engine import CallOptions
+from konko_async._options import Priority, Timeout
+from konko_async.wire._requests import ChatParams, CompletionParams, EmbeddingParams
+
+__all__ = [
+    "EXTRAS",
+    "ChatKeywords",
+    "CompletionKeywords",
+    "EmbeddingKeywords",
+    "Extras",
+    "split_options",
+    "takes",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Extras(TypedDict, total=False):
+    """Keywords that every call takes.
+
+    timeout: seconds for the whole call, or a Timeout. priority: "interactive" (default) or
+    "batch". extra_headers, extra_query, extra_body: sent beside the call's own; extra_body wins.
+    """
+
+    timeout: float | Timeout | None
+    priority: Priority | None
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+
+
+class ChatKeywords(ChatParams, Extras, total=False):
+    """All optional keywords of a chat call."""
+
+
+class CompletionKeywords(CompletionParams, Extras, total=False):
+    """All optional keywords of a text completion."""
+
+
+class EmbeddingKeywords(EmbeddingParams, Extras, total=False):
+    """All optional keywords of an embeddings call."""
+
+
+EXTRAS = frozenset(Extras.__annotations__)
+
+
+def takes(keywords: type) -> Callable[[F], F]:
+    """Show ``**params`` in signature and help() as the keywords that a TypedDict lists."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        fixed = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        shown = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in _annotations(keywords).items()
+        ]
+        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*fixed, *shown]
+        )
+        return function
+
+    return decorate
+
+
+def _annotations(keywords: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(keywords)
+    except NameError:  # names imported for type checkers only: show them as written
+        return dict(keywords.__annotations__)
+
+
+def split_options(params: dict[str, Any]) -> CallOptions:
+    """Take the keywords that are ours out of ``params``."""
+    if EXTRAS.isdisjoint(params):
+        return CallOptions()
+    return CallOptions(**{name: params.pop(name) for name in EXTRAS & params.keys()})
