@@ -235,7 +235,7 @@ def _models(models: Sequence[str | Fallback]) -> tuple[str | Fallback, ...]:
     return tuple(models)
 
 
-def _body_cap(value: int) -> int:
+def _body_cap(value: Any) -> Any:
     if not isinstance(value, int) or value < 1:
         raise ConfigurationError("max_body_bytes must be an integer of at least 1")
     return value

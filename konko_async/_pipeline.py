@@ -266,7 +266,7 @@ def per_attempt(middleware: Middleware) -> Middleware:
     return _PerAttempt(middleware)  # type: ignore[return-value]  # taken apart by split()
 
 
-def check_middleware(middleware: object) -> None:
+def check_middleware(middleware: Any) -> None:
     """Reject what cannot be a middleware when the client is made, not at its first call.
 
     Raises:
