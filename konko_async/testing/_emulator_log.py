@@ -1,10 +1,13 @@
 """The emulator's log: what was asked, by whom, and what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
+
+if TYPE_CHECKING:
+    from collections import deque
 
 _SECRET: Final = frozenset(
     {"authorization", "proxy-authorization", "x-openai-api-key", "x-api-key", "api-key", "cookie"}
@@ -57,6 +60,32 @@ class RequestRecord:
     faults: tuple[str, ...]
 
 
+class RequestLog(Sequence[RequestRecord]):
+    """The requests of an emulator, oldest first: a live view that makes records when asked."""
+
+    def __init__(self, calls: "deque[Call]") -> None:
+        self._calls = calls
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @overload
+    def __getitem__(self, index: int) -> RequestRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RequestRecord]: ...
+    def __getitem__(self, index: int | slice) -> RequestRecord | list[RequestRecord]:
+        if isinstance(index, slice):
+            return [call.record() for call in list(self._calls)[index]]
+        return self._calls[index].record()
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        # Over a copy: the emulator may add to it while a test goes through it.
+        return (call.record() for call in list(self._calls))
+
+    def __repr__(self) -> str:
+        return f"<RequestLog of {len(self)}>"
+
+
 class Call:
     """A request being answered: what its record is made of, when one is asked for."""
 
@@ -70,6 +99,7 @@ class Call:
         "first_byte",
         "headers",
         "holds_slot",
+        "hung_up",
         "index",
         "key",
         "method",
@@ -101,6 +131,7 @@ class Call:
         self.chunks_sent = 0
         self.disconnected = False
         self.holds_slot = False
+        self.hung_up = False
         self.faults: tuple[str, ...] = ()
 
     def record(self) -> RequestRecord:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from konko_async.testing._emulator_faults import Fault
-from konko_async.testing._emulator_reply import Reply, decode_event, encode_event
+from konko_async.testing._emulator_reply import JSON_TYPE, Reply, decode_event, encode_event
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -59,6 +59,8 @@ class Quirks(Fault):
         if reply.status != 200:  # noqa: PLR2004 - an HTTP status
             return
         if not reply.sse:
+            if reply.headers.get("content-type") != JSON_TYPE:
+                return
             body = msgspec.json.decode(reply.body)
             self._edit_object(body, "message")
             reply.steps[:] = [msgspec.json.encode(body)]
@@ -92,7 +94,7 @@ class Quirks(Fault):
         body.update(self.extra)
         if self.float_created and "created" in body:
             body["created"] += 0.25
-        if self.usage == "empty":
+        if self.usage == "empty" and "choices" in body:
             body["usage"] = {}
         elif self.usage == "none":
             body.pop("usage", None)

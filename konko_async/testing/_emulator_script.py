@@ -79,7 +79,7 @@ class Script:
 def _as_faults(scripted: Scripted) -> tuple[Fault, ...]:
     if scripted is None:
         return ()
-    faults = (scripted,) if isinstance(scripted, Fault) else tuple(scripted)
+    faults = tuple(scripted) if isinstance(scripted, Sequence) else (scripted,)
     for fault in faults:
         if not isinstance(fault, Fault):
             raise TypeError(f"not a fault: {fault!r}; see konko_async.testing.faults")

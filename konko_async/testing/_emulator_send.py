@@ -33,7 +33,7 @@ async def send(
         asyncio.CancelledError: If it leaves, or the emulator closes, during a pause.
     """
     for step in reply.before:
-        await _wait(request, step, None)
+        await _wait(request, step, call, None)
     call.status = reply.status
     # Only faults put anything but bytes into the steps.
     plain = not call.faults or all(isinstance(step, bytes) for step in reply.steps)
@@ -100,7 +100,8 @@ class _Sender:
     async def _pause(self, step: Step) -> None:
         await self._flush()
         if not isinstance(step, bytes):
-            await _wait(self._request, step, self._response if self._reply.sse else None)
+            response = self._response if self._reply.sse else None
+            await _wait(self._request, step, self._call, response)
 
     async def _flush(self) -> None:
         if self._held:
@@ -112,10 +113,11 @@ class _Sender:
 
 
 async def _wait(
-    request: web.BaseRequest, step: Pause | Hangup, response: web.StreamResponse | None
+    request: web.BaseRequest, step: Pause | Hangup, call: Call, response: web.StreamResponse | None
 ) -> None:
     """Do what a step says that sends nothing but, in a stream, comments."""
     if isinstance(step, Hangup):
+        call.hung_up = True
         hang_up(request, reset=step.reset)
         # The connection's end cancels this handler; until then there is nothing to answer with.
         await _forever()

@@ -61,9 +61,13 @@ class Service:
         call = state.begin(request.method, request.raw_path, request.headers)
         try:
             return await self._respond(request, call)
-        except (ConnectionError, asyncio.CancelledError):
-            call.disconnected = not state.closing
+        except asyncio.CancelledError:
+            call.disconnected = not (state.closing or call.hung_up)
             raise
+        except ConnectionError:
+            call.disconnected = not state.closing
+            # aiohttp finds out by itself, and in silence; raised, it would be logged as a crash.
+            return web.Response()
         finally:
             state.end(call)
 
@@ -248,6 +252,8 @@ async def _read(request: web.BaseRequest, call: Call) -> ApiError | None:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
         return ApiError(413, f"The body is longer than {request.client_max_size} bytes.")
+    except web.RequestPayloadError:
+        return ApiError(400, "The body could not be read: its encoding is broken.")
     try:
         call.body = body = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):

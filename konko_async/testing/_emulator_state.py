@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from konko_async.testing._emulator_answers import Custom
 from konko_async.testing._emulator_catalog import catalog
 from konko_async.testing._emulator_faults import Status
-from konko_async.testing._emulator_log import Call, RequestRecord
+from konko_async.testing._emulator_log import Call, RequestLog
 from konko_async.testing._emulator_script import Script
 from konko_async.testing._emulator_window import Limits
 
@@ -81,9 +81,9 @@ class EmulatorState:
         return self._keys[0] if self._keys else ANY_KEY
 
     @property
-    def requests(self) -> list[RequestRecord]:
-        """The log, oldest first: one frozen record for each request, as it is now."""
-        return [call.record() for call in self._log]
+    def requests(self) -> RequestLog:
+        """The log, oldest first: one frozen record for each request, as it is when looked at."""
+        return RequestLog(self._log)
 
     @property
     def capacity(self) -> int | None:

@@ -15,23 +15,23 @@ _TOKEN: Final = re.compile(r"\s*\w{1,8}|\s*[^\w\s]|\s+")
 WORDS: Final[tuple[str, ...]] = tuple(
     """
     amber anchor apple arch arrow aspen atlas autumn badge bamboo banner barley basil basin beacon
-    birch blanket blossom border bottle branch brass breeze brick bridge bronze brook bucket button
-    cabin cable camel candle canoe canvas canyon carbon cargo carpet castle cedar chalk channel
-    cherry circle citrus clay cliff clock cloud clover coast cobalt comet compass copper coral
-    corner cotton cradle crane creek crown crystal curtain cypress dawn delta desert diamond
-    dolphin dragon drift dune dust eagle echo ember emerald engine fabric falcon feather fern field flame flint
-    flute forest fossil fountain fox frost galaxy garden garnet gate ginger glacier glass globe gold
-    granite grape grass gravel grove hammer harbor harvest hazel heron hill honey horizon hound ice
-    indigo iris iron island ivory jacket jade jasmine jewel jungle juniper kettle kite ladder lagoon
-    lake lantern larch laurel lava leaf lemon lens light lilac linen lion lotus lunar maple marble
-    market marsh meadow melon mercury meteor mint mirror mist moon moss mountain needle nest nickel
-    night noon north nutmeg oak oasis ocean olive onyx opal orbit orchard orchid otter owl paper
-    path pearl pebble pepper petal pine planet plum pocket pond poplar prairie prism quarry quartz
-    quill rain raven reed reef ribbon ridge river robin rocket rose ruby saddle saffron sage sail
-    salt sand sapphire satin shadow shell shore silk silver sky slate smoke snow spark spice spring
-    spruce star steel stone storm stream summer sun swan
-    sycamore table tailor temple thistle thunder tiger timber topaz tower trail tulip turtle valley
-    velvet violet walnut water wheat willow winter
+    birch blanket blossom border bottle branch brass breeze brick bridge bronze brook bucket
+    button cabin cable camel candle canoe canvas canyon carbon cargo carpet castle cedar chalk
+    channel cherry circle citrus clay cliff clock cloud clover coast cobalt comet compass copper
+    coral corner cotton cradle crane creek crown crystal curtain cypress dawn delta desert diamond
+    dolphin dragon drift dune dust eagle echo ember emerald engine fabric falcon feather fern
+    field flame flint flute forest fossil fountain fox frost galaxy garden garnet gate ginger
+    glacier glass globe gold granite grape grass gravel grove hammer harbor harvest hazel heron
+    hill honey horizon hound ice indigo iris iron island ivory jacket jade jasmine jewel jungle
+    juniper kettle kite ladder lagoon lake lantern larch laurel lava leaf lemon lens light lilac
+    linen lion lotus lunar maple marble market marsh meadow melon mercury meteor mint mirror mist
+    moon moss mountain needle nest nickel night noon north nutmeg oak oasis ocean olive onyx opal
+    orbit orchard orchid otter owl paper path pearl pebble pepper petal pine planet plum pocket
+    pond poplar prairie prism quarry quartz quill rain raven reed reef ribbon ridge river robin
+    rocket rose ruby saddle saffron sage sail salt sand sapphire satin shadow shell shore silk
+    silver sky slate smoke snow spark spice spring spruce star steel stone storm stream summer sun
+    swan sycamore table tailor temple thistle thunder tiger timber topaz tower trail tulip turtle
+    valley velvet violet walnut water wheat willow winter
     """.split()  # noqa: SIM905 - a list would take 256 lines
 )
 _SENTENCE: Final = 8
