@@ -1,0 +1,63 @@
+"""What is written: plain text to pipes, nothing harmful to terminals, keys to nobody."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import IO
+
+import click
+
+from konko_async.errors import KonkoError
+
+__all__ = ["clean", "is_terminal", "note", "redact", "report"]
+
+_KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
+_SHORTEST_KEY = 8  # a shorter one is a placeholder, and might be part of any word
+
+# C0 but for tab and line feed, DEL and C1: an answer must not move the cursor, rename the window
+# or write to the clipboard.
+_CONTROLS = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(code) not in "\t\n"
+}
+_CONTROLS[ord("\r")] = ""
+
+
+def clean(text: str) -> str:
+    """Return the text without the control characters that a terminal would obey."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Whether a person looks at it."""
+    return stream.isatty()
+
+
+def redact(text: str) -> str:
+    """Hide the keys of the environment, which a server might have put into its error message."""
+    for name in _KEY_NAMES:
+        key = os.environ.get(name, "").strip()
+        if len(key) >= _SHORTEST_KEY:
+            text = text.replace(key, "<redacted>")
+    return text
+
+
+def note(text: str) -> None:
+    """Write one line to standard error."""
+    click.echo(f"konko-async: {clean(redact(text))}", err=True)
+
+
+def report(error: KonkoError, *, debug: bool) -> None:
+    """Write an error to standard error: one line, or with ``debug`` all of it."""
+    if debug:
+        text = "".join(traceback.format_exception(error))
+        click.echo(clean(redact(text)), err=True, nl=False)
+    first, _, rest = error.message.partition("\n")
+    attempts = len(error.attempts)
+    tried = f" ({attempts} attempts)" if attempts > 1 else ""
+    more = " (--debug shows more)" if rest and not debug else ""
+    sys.stdout.flush()
+    note(f"{first}{tried}{more}")
