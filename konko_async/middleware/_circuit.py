@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable  # noqa: TC003  # msgspec reads the annotations
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -49,14 +49,19 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     """When a circuit opens, and how it is closed again.
 
     It opens when, of at least ``min_calls`` attempts that ended within ``window`` seconds,
-    ``failure_rate`` or more failed. Then nothing is sent for ``open_for`` seconds, doubled with
-    each probe that fails, up to ``max_open_for``. After that up to ``probes`` attempts go through:
-    the first to end decides. With the defaults, a server that is well again is used in full within
-    ``max_open_for`` (5 s) and the duration of one attempt.
+    ``failure_rate`` or more failed; or when the last ``min_calls`` of them all failed, which tells
+    sooner where there is much traffic. Either way the failures must have gone on for
+    ``min_duration``: a hundred streams cut by one restart are no outage.
+
+    Then nothing is sent for ``open_for`` seconds, doubled with each probe that fails, up to
+    ``max_open_for``. After that up to ``probes`` attempts go through: the first to end decides.
+    With the defaults, a server that is well again is used in full within ``max_open_for`` (5 s)
+    and the duration of one attempt.
 
     Attributes:
         failure_rate: share of failures that opens it, above 0 and at most 1. Default 0.6.
         min_calls: attempts in the window below which it never opens. Default 20.
+        min_duration: seconds, at most ``window``, from the first failure to the last. Default 0.5.
         window: seconds. Default 10.
         open_for: seconds until the first probe. Default 1.
         max_open_for: the longest time between probes, in seconds. A probe without an outcome for
@@ -70,6 +75,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 
     failure_rate: float = 0.6
     min_calls: int = 20
+    min_duration: float = 0.5
     window: float = 10.0
     open_for: float = 1.0
     max_open_for: float = 5.0
@@ -77,10 +83,10 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
     on_change: Callable[[CircuitState], object] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("failure_rate", "window", "open_for", "max_open_for"):
+        for name in ("failure_rate", "min_duration", "window", "open_for", "max_open_for"):
             value = getattr(self, name)
             good = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not good or not 0 < value < math.inf:
+            if not good or not 0 <= value < math.inf or (value == 0 and name != "min_duration"):
                 raise ConfigurationError(
                     f"CircuitBreaker: {name} must be a number above 0, not {value!r}"
                 )
@@ -94,6 +100,8 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("CircuitBreaker: failure_rate is a share, at most 1")
         if self.max_open_for < self.open_for:
             raise ConfigurationError("CircuitBreaker: max_open_for must not be below open_for")
+        if self.min_duration > self.window:
+            raise ConfigurationError("CircuitBreaker: min_duration must not be above window")
 
 
 class _Window:
@@ -142,8 +150,9 @@ class Circuit:
     """
 
     __slots__ = (
-        "_closed_at", "_generation", "_model", "_next_probe", "_opened", "_options", "_origin",
-        "_probes", "_reason", "_seen", "_state", "_until", "_window",
+        "_bad_since", "_closed_at", "_generation", "_model", "_next_probe", "_opened", "_options",
+        "_origin", "_probes", "_reason", "_seen", "_state", "_streak", "_streak_since", "_until",
+        "_window",
     )  # fmt: skip
 
     def __init__(self, options: CircuitBreaker, origin: str = "", model: str | None = None) -> None:
@@ -152,6 +161,9 @@ class Circuit:
         self._model = model
         self._state: State = "closed"
         self._window = _Window(options.window)
+        self._bad_since = 0.0  # when the window got its first failure
+        self._streak = 0  # failures since the last success
+        self._streak_since = 0.0
         # Tickets of the closed state carry this number: what began before a change of state says
         # nothing about what came after it.
         self._generation = 1
@@ -205,17 +217,33 @@ class Circuit:
             return False
         self._window.add(now, well=well)
         if well:
+            self._streak = 0
             return False
         self._reason = reason
-        calls = self._window.good + self._window.bad
-        enough = self._options.failure_rate * calls - _ROUNDING
-        if calls < self._options.min_calls or self._window.bad < enough:
+        if not self._is_outage(now):
             return False
         # One that fails again soon after it was closed has not recovered: go on doubling.
         if now - self._closed_at > self._options.window:
             self._opened = 0
         self._open(now)
         return True
+
+    def _is_outage(self, now: float) -> bool:
+        options, window = self._options, self._window
+        self._streak += 1
+        if self._streak == 1:
+            self._streak_since = now
+        if window.bad == 1:
+            self._bad_since = now
+        # The failures of a run may be older than the window: a small user's are.
+        if min(self._streak, window.bad) >= options.min_calls:
+            return now - self._streak_since >= options.min_duration
+        calls = window.good + window.bad
+        return (
+            calls >= options.min_calls
+            and window.bad >= options.failure_rate * calls - _ROUNDING
+            and now - self._bad_since >= options.min_duration
+        )
 
     def leave(self, ticket: int) -> None:
         """End an attempt that says nothing, such as a cancelled one; a probe's place is free.
@@ -255,8 +283,8 @@ class Circuit:
 
     def _fresh_probes(self, now: float) -> list[float]:
         # A hung probe is not waited for: it may hang on a connection of before the recovery.
-        oldest = now - self._options.max_open_for
-        return [start for start in self._probes.values() if start > oldest]
+        patience = self._options.max_open_for
+        return [start for start in self._probes.values() if start + patience > now]
 
     def _record_probe(self, ticket: int, now: float, *, well: bool, reason: str | None) -> bool:
         started = self._probes.pop(ticket, None)
@@ -267,9 +295,10 @@ class Circuit:
             self._closed_at = now
             self._generation += 1
             self._window = _Window(self._options.window)
+            self._streak = 0
             self._probes.clear()
             return True
-        if started <= now - self._options.max_open_for:
+        if started + self._options.max_open_for <= now:
             return False
         self._reason = reason
         self._open(now)
