@@ -14,6 +14,8 @@ from konko_async._version import __version__
 if TYPE_CHECKING:
     from konko_async._client import AsyncKonko
     from konko_async._default import aclose, chat, completions, embeddings, models
+    from konko_async._fanout import MapResult, MapResults
+    from konko_async._merge import MergedChunk, merge
     from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
     from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
     from konko_async._records import Attempt, CallRecord, Observer
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 _PLACES = {
     "_client": "AsyncKonko",
     "_default": "aclose chat completions embeddings models",
+    "_fanout": "MapResult MapResults",
+    "_merge": "MergedChunk merge",
     "_options": "Priority RateLimit RetryPolicy Timeout",
     "_pipeline": "Handler Middleware Request Response per_attempt",
     "_records": "Attempt CallRecord Observer",
@@ -117,6 +121,9 @@ __all__ = [
     "InternalServerError",
     "KonkoError",
     "Limits",
+    "MapResult",
+    "MapResults",
+    "MergedChunk",
     "Middleware",
     "Model",
     "ModelList",
@@ -144,6 +151,7 @@ __all__ = [
     "chat",
     "completions",
     "embeddings",
+    "merge",
     "models",
     "per_attempt",
 ]

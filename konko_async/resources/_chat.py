@@ -12,11 +12,12 @@ from konko_async._checks import (
     check_stream,
     known_keywords,
 )
+from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import CHAT
 from konko_async._pipeline import Call, Response
 from konko_async._stream import ChatStream
 from konko_async.resources._base import EngineGetter, Resource
-from konko_async.resources._keywords import ChatKeywords, split_options, takes
+from konko_async.resources._keywords import EXTRAS, ChatKeywords, split_options, takes
 from konko_async.wire import ChatCompletion, ChatMessage, Wire
 from konko_async.wire._requests import ChatRequest
 
@@ -110,6 +111,44 @@ class ChatCompletions(Resource):
             ConfigurationError: an argument is wrong; nothing was sent.
         """
         return ChatStream(self._prepare(model, messages, stream=True, params=dict(params)))
+
+    def map(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = 256,
+        ordered: bool = False,
+        window: int | None = None,
+        fail_fast: bool = False,
+    ) -> MapResults[ChatCompletion]:
+        """Make a call for each request, many at once, in bounded memory.
+
+        Args:
+            requests: an iterable or async iterable of dicts of :meth:`create` arguments; read
+                lazily, as results are taken.
+            max_concurrency: calls in flight at once. Default 256.
+            ordered: hand the results on in the order of the input; else as they come.
+            window: with ``ordered``, how many requests may be read ahead of the oldest whose
+                result has not been taken. Default four times ``max_concurrency``.
+            fail_fast: raise the first error and cancel the rest; else errors are results.
+
+        Returns:
+            An async iterator of results with ``index``, ``request``, ``completion`` and
+            ``error``. Leaving it early cancels what is in flight. Calls have the priority
+            "batch" unless a request says otherwise.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
+        """
+        return fan_out(
+            self.create,
+            requests,
+            known=_CHAT_KNOWN | EXTRAS | {"model", "messages", "stream"},
+            max_concurrency=max_concurrency,
+            ordered=ordered,
+            window=window,
+            fail_fast=fail_fast,
+        )
 
     def _prepare(
         self, model: str, messages: Messages, *, stream: bool, params: dict[str, Any]

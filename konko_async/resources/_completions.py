@@ -12,11 +12,12 @@ from konko_async._checks import (
     check_stream,
     known_keywords,
 )
+from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import COMPLETIONS
 from konko_async._pipeline import Call, Response
 from konko_async._stream import CompletionStream
 from konko_async.resources._base import Resource
-from konko_async.resources._keywords import CompletionKeywords, split_options, takes
+from konko_async.resources._keywords import EXTRAS, CompletionKeywords, split_options, takes
 from konko_async.wire import Completion
 from konko_async.wire._requests import CompletionRequest
 
@@ -106,6 +107,44 @@ class Completions(Resource):
             ConfigurationError: an argument is wrong; nothing was sent.
         """
         return CompletionStream(self._prepare(model, prompt, stream=True, params=dict(params)))
+
+    def map(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = 256,
+        ordered: bool = False,
+        window: int | None = None,
+        fail_fast: bool = False,
+    ) -> MapResults[Completion]:
+        """Make a call for each request, many at once, in bounded memory.
+
+        Args:
+            requests: an iterable or async iterable of dicts of :meth:`create` arguments; read
+                lazily, as results are taken.
+            max_concurrency: calls in flight at once. Default 256.
+            ordered: hand the results on in the order of the input; else as they come.
+            window: with ``ordered``, how many requests may be read ahead of the oldest whose
+                result has not been taken. Default four times ``max_concurrency``.
+            fail_fast: raise the first error and cancel the rest; else errors are results.
+
+        Returns:
+            An async iterator of results with ``index``, ``request``, ``completion`` and
+            ``error``. Leaving it early cancels what is in flight. Calls have the priority
+            "batch" unless a request says otherwise.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
+        """
+        return fan_out(
+            self.create,
+            requests,
+            known=_COMPLETION_KNOWN | EXTRAS | {"model", "prompt", "stream"},
+            max_concurrency=max_concurrency,
+            ordered=ordered,
+            window=window,
+            fail_fast=fail_fast,
+        )
 
     def _prepare(
         self, model: str, prompt: Any, *, stream: bool, params: dict[str, Any]
