@@ -36,6 +36,16 @@ _log = logging.getLogger("konko_async.fallback")
 # Not 400, 401, 403 and 422: the next model would be asked the same, wrong question.
 _STATUSES = frozenset({402, 404, 408, 409, 410, 429})
 _FIRST_SERVER_ERROR = 500
+_CREDENTIALS = frozenset(
+    {
+        "api-key",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+        "x-openai-api-key",
+    }
+)
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +54,9 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: the model's id; None: the one asked for.
         base_url: such as ``https://api.example.com/v1``; None: the client's. The client's own keys
-            and default headers are never sent to a ``base_url`` given here.
+            and default headers are never sent to a ``base_url`` given here, nor are headers of
+            the call that hold credentials (``Authorization``, ``X-OpenAI-Api-Key``, ``X-Api-Key``,
+            ``Api-Key``, ``Cookie``).
         api_key: sent as ``Authorization: Bearer``; a string becomes a wrapper that does not show
             it. None: the client's key for the client's server, no key for another ``base_url``.
         allow_http: whether ``base_url`` may be plain http to another machine. Default False.
@@ -175,6 +187,12 @@ def _redirect(request: Request, entry: Fallback) -> Request:
         changes["model"] = entry.model
     if entry.base_url is not None or entry.api_key is not None:
         changes["target"] = entry
+        # What the caller added for this call may be a key for the first server.
+        changes["headers"] = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in _CREDENTIALS
+        }
     return request.replace(**changes)
 
 

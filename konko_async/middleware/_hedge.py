@@ -127,22 +127,17 @@ class HedgeMiddleware:
 class _Race:
     """One call's first attempt, and the second if it comes to that."""
 
-    __slots__ = ("call_next", "loop", "queued_before", "queued_first", "request", "started")
+    __slots__ = ("call_next", "loop", "request", "started")
 
     def __init__(self, request: Request, call_next: Handler) -> None:
         self.request = request
         self.call_next = call_next
         self.loop = asyncio.get_running_loop()
         self.started = self.loop.time()
-        self.queued_before = request.call.queued
-        self.queued_first: float | None = None
 
     def in_flight(self) -> float:
         """Seconds since the first attempt got past the local limits."""
-        queued = self.queued_first
-        if queued is None:
-            queued = self.request.call.queued - self.queued_before
-        return self.loop.time() - self.started - queued
+        return self.loop.time() - self.started - self.request.queued
 
     async def run(self, after: float, budget: RetryBudget | None) -> Response:
         """Race, and leave nothing behind; see HedgeMiddleware."""
@@ -151,9 +146,7 @@ class _Race:
         try:
             await self.patience(runners[0], after)
             if not runners[0].done() and (budget is None or budget.try_spend(self.loop.time())):
-                # From now on the call's queueing time may be the second one's.
-                self.queued_first = self.request.call.queued - self.queued_before
-                hedge = self.request.replace(hedge=True)
+                hedge = self.request.replace(hedge=True, queued=0.0, connect=None)
                 runners.append(self.loop.create_task(_attempt(self.call_next, hedge)))
             winner = await _first_success(runners)
         finally:

@@ -171,8 +171,10 @@ class _Series:
         if self.number == 1:
             raise self.error  # made before tenacity was asked; this tells it the outcome
         previous = self.error
+        # The time in queues and the connection are facts of each attempt.
+        request = self.request.replace(attempt=self.number, queued=0.0, connect=None)
         try:
-            return await self.call_next(self.request.replace(attempt=self.number))
+            return await self.call_next(request)
         except (CircuitOpenError, RateLimitTimeoutError) as error:
             # Nothing was sent this time: what the server said before is the reason.
             self.error = error

@@ -124,6 +124,18 @@ async def test_another_server_gets_its_own_key():
     await response.aclose()
 
 
+@pytest.mark.parametrize("entry", [{"base_url": "https://other.example"}, {"api_key": "other"}])
+@jumping_time
+@no_tasks_left
+async def test_the_callers_own_credentials_stay_with_the_first(entry):
+    headers = {"AUTHORIZATION": "Bearer canary", "x-openai-api-key": "canary", "X-Trace": "1"}
+    attempts = Attempts(status_error(503), "ok")
+    request = make_request(headers=headers)
+    await (await FallbackMiddleware([Fallback(**entry)])(request, attempts)).aclose()
+    assert attempts.requests[0].headers == headers
+    assert attempts.requests[1].headers == {"X-Trace": "1"}
+
+
 @jumping_time
 @no_tasks_left
 async def test_the_last_error_is_raised_with_a_list_of_what_was_tried():

@@ -154,20 +154,19 @@ async def test_an_attempt_that_is_cancelled_from_within_passes_that_on():
 @jumping_time
 @no_tasks_left
 async def test_a_place_in_the_queue_is_not_slowness():
-    """The limits tell (``call.waiting``, ``call.queued``) how long the attempt was not in flight."""
+    """The limits tell (``call.waiting``, ``request.queued``) how long it was not in flight."""
     waits = [5.0, 0.0]
 
     class QueueingCall:
         deadline = None
         waiting = 0
-        queued = 0.0
 
     async def queued_then_slow(request):
         started = now()
         request.call.waiting += 1
         await asyncio.sleep(waits.pop(0))
         request.call.waiting -= 1
-        request.call.queued += now() - started
+        request.queued += now() - started
         return await attempts(request)
 
     attempts = Attempts((3.0, "ok"), (0.5, "ok"))

@@ -129,6 +129,21 @@ async def test_attempts_are_numbered_and_backed_off():
 
 @jumping_time
 @no_tasks_left
+async def test_an_attempt_does_not_inherit_what_the_one_before_it_waited():
+    queued = []
+
+    async def server(request):
+        queued.append(request.queued)
+        request.queued += 7.0
+        return await attempts(request)
+
+    attempts = Attempts(status_error(503), status_error(503), "ok")
+    await (await retry()(make_request(), server)).aclose()
+    assert queued == [0.0, 0.0, 0.0]
+
+
+@jumping_time
+@no_tasks_left
 async def test_the_real_error_is_raised_when_the_attempts_are_used_up():
     errors = [status_error(500), APIConnectionError("reset"), status_error(503)]
     attempts = Attempts(*errors)
