@@ -10,6 +10,7 @@ import msgspec
 
 from konko_async.testing._emulator_errors import error_object
 from konko_async.testing._emulator_reply import (
+    DONE,
     JSON_TYPE,
     Hangup,
     Pause,
@@ -240,7 +241,7 @@ class ErrorInStream(Fault):
         event = encode_event(data)
         end = [b"event: error\n" + event if self.shape == "event" else event]
         if self.done:
-            end.append(b"data: [DONE]\n\n")
+            end.append(DONE)
         reply.steps[reply.place(self.after_chunks) :] = end
         reply.tail = len(end)
 

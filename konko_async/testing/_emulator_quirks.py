@@ -7,9 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from konko_async.testing._emulator_faults import Fault
-from konko_async.testing._emulator_reply import JSON_TYPE, Reply, decode_event, encode_event
-
-_DONE = b"data: [DONE]\n\n"
+from konko_async.testing._emulator_reply import DONE, JSON_TYPE, Reply, decode_event, encode_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Quirks(Fault):
             return
         self._edit_chunks(reply)
         if not self.done:
-            reply.steps[:] = [step for step in reply.steps if step != _DONE]
+            reply.steps[:] = [step for step in reply.steps if step != DONE]
             reply.tail -= 1
         self._edit_lines(reply)
 

@@ -1,12 +1,14 @@
 """An answer on its way out, as the value that faults edit."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-JSON_TYPE = "application/json"
-SSE_TYPE = "text/event-stream; charset=utf-8"
+JSON_TYPE: Final = "application/json"
+SSE_TYPE: Final = "text/event-stream; charset=utf-8"
+DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,21 @@ Step: TypeAlias = bytes | Pause | Hangup
 """Bytes of the body (in a stream, one event), or what happens between them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events of a stream, as they are made. Thousands of slow streams must not hold them all.
+
+    Attributes:
+        lead: Those before the first text.
+        content: Those with text, which can be gone through once.
+        tail: Those that come with the last text, `[DONE]` the last of them.
+    """
+
+    lead: list[bytes]
+    content: Iterator[bytes]
+    tail: list[bytes]
+
+
 @dataclass(slots=True)
 class Reply:
     """What is about to be sent. `Fault.edit()` changes it in place.
@@ -53,6 +70,7 @@ class Reply:
         tail: How many events come with the last text.
         interval: Seconds between two events in between; 0 for none.
         usage: The answer's `usage`, if it has one.
+        unmade: The events that will be `steps`; for a fault they have been made already.
     """
 
     status: int
@@ -64,6 +82,14 @@ class Reply:
     tail: int = 0
     interval: float = 0.0
     usage: dict[str, int] | None = None
+    unmade: Events | None = None
+
+    def make(self) -> None:
+        """Make all events now."""
+        if self.unmade is not None:
+            events, self.unmade = self.unmade, None
+            self.steps = [*events.lead, *events.content, *events.tail]
+            self.lead, self.tail = len(events.lead), len(events.tail)
 
     @property
     def body(self) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from konko_async.testing._emulator_log import Call
-from konko_async.testing._emulator_reply import Hangup, Pause, Reply, Step
+from konko_async.testing._emulator_reply import Events, Hangup, Pause, Reply
 
 _HTTP_1_1: Final = (1, 1)
 _NO_LINGER: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
@@ -35,11 +35,14 @@ async def send(
     for step in reply.before:
         await _wait(request, step, call, None)
     call.status = reply.status
+    if reply.interval and reply.unmade:
+        return await _Sender(request, reply, call, changed).run(reply.unmade)
+    reply.make()
     # Only faults put anything but bytes into the steps.
     plain = not call.faults or all(isinstance(step, bytes) for step in reply.steps)
     if plain and not reply.interval:
         return await _send_whole(request, reply, call)
-    return await _Sender(request, reply, call, changed).run()
+    return await _Sender(request, reply, call, changed).run(None)
 
 
 async def _send_whole(request: web.BaseRequest, reply: Reply, call: Call) -> web.StreamResponse:
@@ -66,29 +69,53 @@ class _Sender:
         self._request, self._reply, self._call, self._changed = request, reply, call, changed
         self._response = web.StreamResponse(status=reply.status, headers=reply.headers)
         self._held: list[bytes] = []
-        self._events = set(reply.events()) if reply.sse else set()
         self._clock = asyncio.get_running_loop().time
 
-    async def run(self) -> web.StreamResponse:
+    async def run(self, events: Events | None) -> web.StreamResponse:
+        """Send these events, or the reply's steps if there are none."""
         if not self._reply.sse:
             self._response.content_length = len(self._reply.body)
         await self._response.prepare(self._request)
-        self._call.first_byte, due = time.monotonic(), self._clock()
+        self._call.first_byte = time.monotonic()
         self._changed()
-        last = len(self._reply.steps) - self._reply.tail
-        for at, step in enumerate(self._reply.steps):
-            if isinstance(step, bytes):
-                if self._reply.interval and self._reply.lead < at < last:
-                    due += self._reply.interval
-                    await self._wait_until(due)
-                self._held.append(step)
-                self._call.chunks_sent += at in self._events
-            else:
-                await self._pause(step)
-                due = max(due, self._clock())
+        await (self._send_steps() if events is None else self._send_events(events))
         await self._flush()
         await self._response.write_eof()
         return self._response
+
+    async def _send_events(self, events: Events) -> None:
+        """The usual stream with a pace."""
+        self._hold(*events.lead)
+        due = self._clock()
+        for number, event in enumerate(events.content):
+            if number:
+                due += self._reply.interval
+                await self._wait_until(due)
+            self._hold(event)
+        self._hold(*events.tail)
+        self._call.chunks_sent -= 1  # [DONE]
+
+    async def _send_steps(self) -> None:
+        """What faults have made of a reply."""
+        reply, due = self._reply, self._clock()
+        chunks = set(reply.events()) if reply.sse else set()
+        last = len(reply.steps) - reply.tail
+        for at, step in enumerate(reply.steps):
+            if not isinstance(step, bytes):
+                await self._flush()
+                response = self._response if reply.sse else None
+                await _wait(self._request, step, self._call, response)
+                due = max(due, self._clock())
+                continue
+            if reply.interval and reply.lead < at < last:
+                due += reply.interval
+                await self._wait_until(due)
+            self._hold(step)
+            self._call.chunks_sent += (at in chunks) - 1
+
+    def _hold(self, *events: bytes) -> None:
+        self._held += events
+        self._call.chunks_sent += len(events)
 
     async def _wait_until(self, due: float) -> None:
         """Let what is held go, and wait; what is late already goes with what comes next."""
@@ -96,12 +123,6 @@ class _Sender:
         if delay > 0:
             await self._flush()
             await asyncio.sleep(delay)
-
-    async def _pause(self, step: Step) -> None:
-        await self._flush()
-        if not isinstance(step, bytes):
-            response = self._response if self._reply.sse else None
-            await _wait(self._request, step, self._call, response)
 
     async def _flush(self) -> None:
         if self._held:

@@ -23,17 +23,16 @@ from konko_async.testing._emulator_checks import check_chat, check_completion, c
 from konko_async.testing._emulator_embeddings import embedding
 from konko_async.testing._emulator_errors import ApiError
 from konko_async.testing._emulator_log import Call
-from konko_async.testing._emulator_reply import SSE_TYPE, Pause, Reply, json_reply
+from konko_async.testing._emulator_reply import SSE_TYPE, Events, Pause, Reply, json_reply
 from konko_async.testing._emulator_send import send
 from konko_async.testing._emulator_state import EmulatorState
 from konko_async.testing._emulator_window import retry_headers
 from konko_async.testing._emulator_wire import (
-    Frames,
     Meta,
     chat_body,
-    chat_frames,
+    chat_events,
     completion_body,
-    completion_frames,
+    completion_events,
 )
 
 _log: Final = logging.getLogger("konko_async.testing")
@@ -81,6 +80,8 @@ class Service:
                 reply = await self._answer(call, problem)
             except ApiError as error:
                 reply = json_reply(error.status, error.body, error.headers)
+        if faults:
+            reply.make()
         for fault in faults:
             fault.edit(reply)
         reply.headers["x-request-id"] = call.request_id
@@ -149,8 +150,8 @@ class Service:
         headers = await self._admit(call, answer.usage["total_tokens"])
         meta = Meta(f"chatcmpl-{call.index:024x}", _now(), body["model"])
         if body.get("stream"):
-            frames = chat_frames(meta, answer, body, self._state.chunk_tokens)
-            return self._stream(frames, answer, headers)
+            events = chat_events(meta, answer, body, self._state.chunk_tokens)
+            return self._stream(events, answer, headers)
         return self._whole(chat_body(meta, answer, body), answer, headers)
 
     async def _completion(self, call: Call, body: Body) -> Reply:
@@ -163,8 +164,8 @@ class Service:
         headers = await self._admit(call, answer.usage["total_tokens"])
         meta = Meta(f"cmpl-{call.index:024x}", _now(), body["model"])
         if body.get("stream"):
-            frames = completion_frames(meta, answer, body, self._state.chunk_tokens)
-            return self._stream(frames, answer, headers)
+            events = completion_events(meta, answer, body, self._state.chunk_tokens)
+            return self._stream(events, answer, headers)
         return self._whole(completion_body(meta, answer, body), answer, headers)
 
     async def _embedding(self, call: Call, body: Body) -> Reply:
@@ -226,10 +227,9 @@ class Service:
             reply.before.append(Pause(seconds))
         return reply
 
-    def _stream(self, frames: Frames, answer: Answer, headers: dict[str, str]) -> Reply:
+    def _stream(self, events: Events, answer: Answer, headers: dict[str, str]) -> Reply:
         head = {"content-type": SSE_TYPE, "cache-control": "no-cache", **headers}
-        reply = Reply(200, head, [*frames.frames], sse=True, usage=answer.usage)
-        reply.lead, reply.tail = frames.lead, frames.tail
+        reply = Reply(200, head, [], sse=True, usage=answer.usage, unmade=events)
         if self._state.tokens_per_second:
             each = self._state.chunk_tokens / self._state.tokens_per_second
             reply.interval = each / max(len(answer.choices), 1)

@@ -11,10 +11,10 @@ import msgspec
 
 from konko_async.testing._emulator_answers import Answer, Choice
 from konko_async.testing._emulator_logprobs import chat_logprobs, completion_logprobs
+from konko_async.testing._emulator_reply import DONE, Events
 from konko_async.testing._emulator_text import digest, pieces
 
 _encode = msgspec.json.Encoder().encode
-DONE: Final = b"data: [DONE]\n\n"
 _AFTER_TEXT: Final = b',"logprobs":null,"finish_reason":null}'
 
 
@@ -24,16 +24,6 @@ class Meta(msgspec.Struct):
     id: str
     created: int
     model: str
-
-
-class Frames(msgspec.Struct):
-    """The events of a stream."""
-
-    frames: list[bytes]
-    lead: int
-    """How many of them come before the first text."""
-    tail: int
-    """How many of them come with the last text."""
 
 
 def fingerprint(model: str) -> str:
@@ -87,7 +77,7 @@ def completion_body(meta: Meta, answer: Answer, body: dict[str, Any]) -> bytes:
     )
 
 
-def chat_frames(meta: Meta, answer: Answer, body: dict[str, Any], chunk_tokens: int) -> Frames:
+def chat_events(meta: Meta, answer: Answer, body: dict[str, Any], chunk_tokens: int) -> Events:
     """The events of a streamed `chat.completion`."""
     frame = _Framer("chat.completion.chunk", meta, body)
     lead = [frame.delta(i, _first_delta(choice)) for i, choice in enumerate(answer.choices)]
@@ -99,9 +89,9 @@ def chat_frames(meta: Meta, answer: Answer, body: dict[str, Any], chunk_tokens: 
     return frame.whole(lead, content, ends, answer)
 
 
-def completion_frames(
+def completion_events(
     meta: Meta, answer: Answer, body: dict[str, Any], chunk_tokens: int
-) -> Frames:
+) -> Events:
     """The events of a streamed `text_completion`."""
     frame = _Framer("text_completion", meta, body)
     content = _interleave(
@@ -145,52 +135,55 @@ class _Framer:
             {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         )
 
-    def texts(self, before: bytes, texts: Iterable[str], after: bytes) -> list[bytes]:
+    def texts(self, before: bytes, texts: Iterable[str], after: bytes) -> Iterator[bytes]:
         start, end = self._start + before, after + self._end
-        return [start + _encode(text) + end for text in texts]
+        return (start + _encode(text) + end for text in texts)
 
     def whole(
-        self, lead: list[bytes], content: list[bytes], ends: list[bytes], answer: Answer
-    ) -> Frames:
+        self, lead: list[bytes], content: Iterator[bytes], ends: list[bytes], answer: Answer
+    ) -> Events:
         tail = ends
         if self._usage:
             tail.append(self._start + b'],"usage":' + _encode(answer.usage) + b"}\n\n")
         tail.append(DONE)
-        return Frames([*lead, *content, *tail], len(lead), len(tail))
+        return Events(lead, content, tail)
 
 
 def _chat_content(
     frame: _Framer, index: int, choice: Choice, body: dict[str, Any], size: int
-) -> list[bytes]:
+) -> Iterator[bytes]:
     """The deltas of one choice between the first and the last."""
     if choice.tool_calls:
-        return [frame.delta(index, delta) for delta in _tool_deltas(choice, size)]
+        return (frame.delta(index, delta) for delta in _tool_deltas(choice, size))
     if not body.get("logprobs"):
         before = b'{"index":%d,"delta":{"content":' % index
         return frame.texts(before, pieces(choice.tokens, size), b"}" + _AFTER_TEXT)
-    return [
+    return (
         frame.delta(index, {"content": "".join(group)}, None, _chat_logprobs(group, body))
         for group in _groups(choice.tokens, size)
-    ]
+    )
 
 
 def _text_content(
     frame: _Framer, index: int, choice: Choice, body: dict[str, Any], size: int
-) -> list[bytes]:
-    if body.get("logprobs") is None:
+) -> Iterator[bytes]:
+    top = body.get("logprobs")
+    if top is None:
         before = b'{"index":%d,"text":' % index
         return frame.texts(before, pieces(choice.tokens, size), _AFTER_TEXT)
-    frames, offset = [], 0
-    for group in _groups(choice.tokens, size):
-        text = "".join(group)
-        logprobs = completion_logprobs(group, body["logprobs"], offset)
-        frames.append(
-            frame.choice(
-                {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
-            )
+    return _text_with_logprobs(frame, index, _groups(choice.tokens, size), top)
+
+
+def _text_with_logprobs(
+    frame: _Framer, index: int, groups: list[list[str]], top: int
+) -> Iterator[bytes]:
+    offset = 0
+    for group in groups:
+        text, logprobs = "".join(group), completion_logprobs(group, top, offset)
+        yield frame.choice(
+            {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
         )
         offset += len(text)
-    return frames
 
 
 def _first_delta(choice: Choice) -> dict[str, Any]:
@@ -242,9 +235,9 @@ def _groups(tokens: list[str], size: int) -> list[list[str]]:
     return [tokens[at : at + size] for at in range(0, len(tokens), size)]
 
 
-def _interleave(lists: Iterable[list[bytes]]) -> list[bytes]:
-    """The first of each list, then the second of each, and so on, as the choices are generated."""
-    columns = list(lists)
+def _interleave(choices: Iterable[Iterator[bytes]]) -> Iterator[bytes]:
+    """The first event of each choice, then the second of each, and so on, as they are generated."""
+    columns = list(choices)
     if len(columns) == 1:
         return columns[0]
-    return [item for row in zip_longest(*columns) for item in row if item is not None]
+    return (event for row in zip_longest(*columns) for event in row if event is not None)
