@@ -1,21 +1,317 @@
-"""Stub."""
+"""Adaptive concurrency: how many calls a server serves at once, found out from how they end.
+
+The models are TCP's: additive increase and multiplicative decrease for servers that turn calls
+away, Vegas (Brakmo and Peterson, 1995) for those that queue them, both as in Netflix's
+concurrency-limits (Vegas, Gradient2). Two things differ, because language models answer with
+latencies that spread over orders of magnitude and change with the prompts:
+
+* latencies are compared as means of as many calls as their spread asks for, never as minima;
+* a higher mean alone is no proof of a queue: the limit is lowered for a while, and only if the
+  latency falls with it was there one. Gradient2 compares with a long-term mean instead, which
+  drifts up with the queue it is to detect (see its issues 88, 92 and 165).
+"""
 
 from __future__ import annotations
 
+import enum
+import math
+from typing import Final
+
 __all__ = ["AdaptiveConcurrency"]
+
+_FIRST: Final = 4
+_MOST: Final = 1000
+# Growth per epoch: by half while there is little to be turned away, then by a fifth.
+_FAST: Final = 1.5
+_SLOW: Final = 1.2
+_SLOW_FROM: Final = 32
+# A mean this much above the baseline is looked into.
+_QUEUE: Final = 1.15
+_QUEUE_IF_REJECTS: Final = 1.5
+# Where a queue was found, the limit is a little above the capacity: it must never run dry.
+_HEADROOM: Final = 1.08
+_DIP: Final = 0.8
+_DEEPEST_DIP: Final = 0.5
+_DIP_EVERY: Final = 25
+_DIP_SOON: Final = 3
+_PROBE_AFTER: Final = 200
+_PROBE_AFTER_MOST: Final = 800
+# Decreases for rejections in a row, each after the one before took effect.
+_CUTS: Final = (1.0, 0.9, 0.7, 0.5)
+_PRECISION: Final = 0.04
+_ENOUGH: Final = 400
+_FEW: Final = 8
+
+
+class _Phase(enum.Enum):
+    GROW = enum.auto()  # nothing in the way was met yet
+    HOLD = enum.auto()  # at what the server serves
+    PROBE = enum.auto()  # a little above, to see whether it serves more by now
+    CONFIRM = enum.auto()  # latency rose: measured again once the rise is over
+    TEST = enum.auto()  # below, to see whether latency falls
+
+
+class _Mean:
+    """Mean and standard error of a run of numbers (Welford)."""
+
+    __slots__ = ("_squares", "count", "mean")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        difference = value - self.mean
+        self.mean += difference / self.count
+        self._squares += difference * (value - self.mean)
+
+    def error(self) -> float:
+        """Standard error of the mean."""
+        if self.count < 2:  # noqa: PLR2004  (one value has no spread)
+            return math.inf
+        return math.sqrt(self._squares / (self.count - 1) / self.count)
+
+    def precise(self) -> bool:
+        """Whether more of them would not tell much more."""
+        return self.count >= _ENOUGH or self.error() <= _PRECISION * self.mean
 
 
 class AdaptiveConcurrency:
-    """Finds out how many calls a server serves at once."""
+    """A limit on calls in flight that follows what the server serves at once.
 
-    __slots__ = ("limit",)
+    It begins at 4, grows by half and later by a fifth per epoch (as many completions as half the
+    limit) until calls are turned away or latency rises, and then holds. After 200 calls without
+    trouble it tries one more place, then two, four and so on as long as that goes well; each
+    failure doubles the 200, up to 800. That keeps rejections well under 1 %.
+
+    Attributes:
+        limit: places there are now, 1 to 1,000.
+    """
+
+    __slots__ = (
+        "_base", "_base_count", "_before", "_bound", "_burst", "_calm", "_cut_at", "_epochs",
+        "_fell_from", "_patience", "_phase", "_rejects", "_resume", "_sample", "_skip", "_step",
+        "_strikes", "_unsure", "_wall", "limit",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.limit = 20
+        self.limit = _FIRST
+        self._phase = self._resume = _Phase.GROW
+        self._cut_at = -math.inf
+        self._skip = self.limit
+        self._burst = 0
+        self._sample = _Mean()
+        self._bound = 0
+        self._base = 0.0
+        self._base_count = 0
+        self._before = 0.0
+        self._fell_from = 0
+        self._calm = 0
+        self._epochs = 0
+        self._step = 1
+        self._patience = _PROBE_AFTER
+        self._strikes = 0
+        self._wall = _MOST + 1
+        self._rejects = self._unsure = False
 
     def observe(
         self, now: float, admitted_at: float, in_flight: int, latency: float, outcome: str
     ) -> int:
-        """Take in how a call ended; returns the places there are now."""
-        del now, admitted_at, in_flight, latency, outcome
+        """Take in how a call ended.
+
+        Args:
+            now: the time, in seconds.
+            admitted_at: when it was admitted.
+            in_flight: calls in flight then, itself included.
+            latency: seconds it took.
+            outcome: ``ok`` and ``rejected`` count; whatever else happened says nothing of load.
+
+        Returns:
+            The places there are now.
+        """
+        if outcome == "rejected":
+            self._turned_away(now, admitted_at, in_flight)
+        elif outcome == "ok" and 0.0 <= latency < math.inf:
+            self._served(in_flight, latency)
         return self.limit
+
+    # --- rejections
+
+    def _turned_away(self, now: float, admitted_at: float, in_flight: int) -> None:
+        """Go below what was turned away; further, if going below did not help."""
+        self._rejects = True
+        if admitted_at <= self._cut_at:
+            # Of the same burst as one before: what was in flight less all of them was served.
+            self._burst += 1
+            self._fell_from = max(self._fell_from, in_flight)
+            served = max(self._fell_from - self._burst, self._fell_from // 2, 1)
+            self._wall = served + 1
+            self._set(served if self._strikes == 1 else min(self.limit, served))
+            return
+        if in_flight * 2 < self.limit:
+            self.limit = in_flight  # it was not the limit that kept them so few
+        cut = _CUTS[min(self._strikes, len(_CUTS) - 1)]
+        self._strikes += 1
+        self._fell_from = self.limit
+        self._burst = 1
+        below = min(self.limit - 1, int(self.limit * cut))
+        self._patience = min(self._patience * 2, _PROBE_AFTER_MOST)
+        if self._step > 2 or self._phase is _Phase.GROW:  # noqa: PLR2004  (two probes went well)
+            self._patience = _PROBE_AFTER
+        self._wall = max(self.limit, 2)
+        self._cut_at = now
+        self._hold()
+        self._set(max(below, self.limit // 2))
+
+    def _hold(self) -> None:
+        self._phase = _Phase.HOLD
+        self._step = 1
+        self._calm = self._epochs = 0
+
+    # --- calls that were served
+
+    def _served(self, in_flight: int, latency: float) -> None:
+        self._calm += 1
+        if self._skip:
+            # Of another limit. Skipped by count, not by when it was admitted: of the calls admitted
+            # since, the short ones end first, and would make the mean too low.
+            self._skip -= 1
+            return
+        sample = self._sample
+        sample.add(latency)
+        if in_flight >= self.limit * _DIP:
+            self._bound += 1
+        if self._enough(sample):
+            self._strikes = 0
+            self._end_epoch(sample, bound=self._bound * 2 >= sample.count)
+
+    def _enough(self, sample: _Mean) -> bool:
+        """Whether a conclusion can be drawn; before climbing a rough one will do."""
+        if self._phase is _Phase.GROW:
+            return sample.count >= max(self.limit // 2, 4)
+        if sample.count < max(self.limit, _FEW):
+            return False
+        if self._phase is _Phase.PROBE or (
+            self._phase is _Phase.HOLD and (self._may_probe() or self._below_wall())
+        ):
+            return True
+        return sample.precise()
+
+    def _may_probe(self) -> bool:
+        return self._calm >= self._patience and not self._unsure
+
+    def _below_wall(self) -> bool:
+        """Whether several cuts in a row went below what was not turned away."""
+        return self.limit < self._wall - 1 and self._wall <= _MOST
+
+    def _end_epoch(self, sample: _Mean, *, bound: bool) -> None:
+        """Draw the conclusion from enough calls under one limit."""
+        self._sample, self._bound = _Mean(), 0
+        if self._phase is _Phase.TEST:
+            self._judge(sample)
+        elif not bound:
+            return  # the limit was not what held them back: it says nothing of a higher one
+        elif self._phase is _Phase.CONFIRM:
+            self._confirm(sample)
+        elif self._is_slow(sample):
+            self._resume = self._phase if self._phase is _Phase.GROW else _Phase.HOLD
+            self._phase = _Phase.CONFIRM
+            self._skip = self.limit
+        elif self._phase is _Phase.GROW:
+            self._fold(sample)
+            self._grow()
+        elif self._phase is _Phase.PROBE:
+            self._step = min(self._step * 2, max(self.limit // 5, 1))
+            self._wall = max(self._wall, self.limit + 1)
+            self._set(self.limit + self._step)
+        else:
+            self._rest(sample)
+
+    def _grow(self) -> None:
+        factor = _FAST if self.limit < _SLOW_FROM else _SLOW
+        wanted = max(int(self.limit * factor), self.limit + 1)
+        if wanted >= self._wall:
+            self._hold()
+            wanted = self._wall - 1
+        self._set(wanted)
+
+    def _rest(self, sample: _Mean) -> None:
+        """Hold, and once in a while look whether there is more, or whether there is a queue."""
+        if sample.precise():
+            self._epochs += 1
+            if sample.mean < self._base:
+                self._base, self._base_count = sample.mean, sample.count
+        if self._below_wall():
+            self._grow()
+        elif self._may_probe():
+            self._phase = _Phase.PROBE
+            self._set(self.limit + 1)
+        elif self._epochs >= _DIP_EVERY and not self._rejects:
+            self._resume = _Phase.HOLD
+            self._test(sample, 1.0)
+
+    # --- latency
+
+    def _is_slow(self, sample: _Mean) -> bool:
+        if not self._base_count:
+            return False
+        # A server that turns calls away has no long queue, so a slight rise is no reason to look.
+        threshold = (_QUEUE_IF_REJECTS if self._rejects else _QUEUE) * self._base
+        # The baseline is a mean as well, of a similar spread.
+        error = sample.error() * math.sqrt(1.0 + sample.count / self._base_count)
+        return sample.mean - threshold > 2 * error
+
+    def _fold(self, sample: _Mean) -> None:
+        """Let a run without a queue improve the baseline."""
+        self._base_count = min(self._base_count, _ENOUGH) + sample.count
+        self._base += (sample.mean - self._base) * sample.count / self._base_count
+
+    def _confirm(self, sample: _Mean) -> None:
+        """Test a rise of latency that lasts; while a queue builds up, a mean is between two."""
+        if self._is_slow(sample):
+            self._test(sample, self._base / sample.mean)
+        else:
+            self._phase = self._resume
+
+    def _test(self, sample: _Mean, ratio: float) -> None:
+        """Lower the limit to see whether latency falls with it."""
+        if self.limit < 2 or not sample.mean:  # noqa: PLR2004  (nothing is below one)
+            self._hold()
+            return
+        self._phase = _Phase.TEST
+        self._before = sample.mean
+        self._fell_from = self.limit
+        share = min(max(ratio * _HEADROOM, _DEEPEST_DIP), _DIP)
+        self._set(max(int(self.limit * share), 1))
+
+    def _judge(self, sample: _Mean) -> None:
+        """Decide whether there was a queue: then latency fell with the limit."""
+        expected = 1.0 - self.limit / self._fell_from
+        elastic = (1.0 - sample.mean / self._before) / expected
+        phase, self._phase = self._resume, _Phase.HOLD
+        self._epochs = 0
+        self._unsure = False
+        if elastic < 0.5:  # noqa: PLR2004  (nearer to "not at all" than to "as much")
+            # Calls take longer than they did, for reasons of their own.
+            self._base, self._base_count = sample.mean, sample.count
+            self._phase = phase
+            self._set(self._fell_from)
+            return
+        still = elastic > 0.95  # noqa: PLR2004  (in full: the test itself may have been too high)
+        if sample.mean < self._base:
+            self._base, self._base_count = sample.mean, sample.count
+        capacity = self._fell_from * self._base / self._before
+        self._hold()
+        self._unsure = still
+        if still:
+            self._epochs = _DIP_EVERY - _DIP_SOON
+        self._set(max(math.ceil(capacity * _HEADROOM), self.limit // 2))
+
+    def _set(self, limit: int) -> None:
+        limit = min(max(limit, 1), _MOST)
+        if limit != self.limit:
+            self._skip = max(self.limit, limit)
+            self.limit = limit
+            self._sample, self._bound = _Mean(), 0
