@@ -18,16 +18,17 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _COLON = ord(":")
 _LF = ord("\n")
-_MAX_RETRY_DIGITS = 18  # 30 million years in milliseconds; int() itself refuses 4,300 digits
+_CR = ord("\r")
+_MAX_RETRY_DIGITS = 640  # what int() takes whatever sys.set_int_max_str_digits() was told
 _BODY_SHOWN = 4096
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
-    """One dispatched event.
+    r"""One dispatched event.
 
     Attributes:
         event: the event's type, ``"message"`` where the block names none.
-        data: the data lines, joined by ``\\n``.
+        data: the data lines, joined by ``\n``.
         id: the last event id at the time of dispatch, None if the stream has named none yet; it
             persists from event to event.
         retry: the reconnection time of this block in milliseconds, or None.
@@ -40,14 +41,15 @@ class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class SSEDecoder:
-    """Incremental decoder of an event stream; feed it bytes, cut anywhere.
+    r"""Incremental decoder of an event stream; feed it bytes, cut anywhere.
 
     A line may end with CR, LF or CRLF, also if the pair is cut by two reads; an event is returned
-    as soon as its empty line has begun. Time and memory are linear in the input.
+    as soon as its empty line has begun. Time and memory are linear in the input. How the input
+    was cut never changes the events, nor whether the cap is reached.
 
     Args:
-        max_event_bytes: cap of one event, in bytes, including a line that has not ended yet.
-            Default 16 MiB.
+        max_event_bytes: cap of one event: the bytes of its field lines without their ends, plus
+            those of the line that is being read, be it a field or a comment. Default 16 MiB.
 
     Attributes:
         last_event_id: what a reconnecting reader would send as ``Last-Event-ID``, or None.
@@ -57,7 +59,7 @@ class SSEDecoder:
         >>> decoder = SSEDecoder()
         >>> decoder.feed(b"data: hel")
         []
-        >>> decoder.feed(b"lo\\n\\n")
+        >>> decoder.feed(b"lo\n\n")
         [ServerSentEvent(event='message', data='hello', id=None, retry=None)]
         >>> decoder.flush()
         []
@@ -89,7 +91,7 @@ class SSEDecoder:
 
     def _reset_block(self) -> None:
         self._data: list[bytes] = []
-        self._size = 0  # bytes in _data
+        self._size = 0  # bytes of the block's field lines so far
         self._event = b""
         self._retry: int | None = None
 
@@ -97,8 +99,12 @@ class SSEDecoder:
     def at_boundary(self) -> bool:
         """Whether nothing of a block is buffered: the next byte begins a new one."""
         return not (
-            self._line or self._data or self._event or self._after_cr or self._start is not None
-        ) and self._retry is None
+            self._line
+            or self._size
+            or self._after_cr
+            or self._start is not None
+            or self._failure is not None
+        )
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take in the next bytes of the body.
@@ -112,10 +118,12 @@ class SSEDecoder:
         Raises:
             ResponseDecodeError: an event is longer than ``max_event_bytes``. Events completed
                 before it are returned first; the error is raised by the next call.
+            TypeError: ``data`` is not bytes-like.
         """
         if self._failure is not None:
             raise self._failure
-        data = bytes(data)
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))  # bytes(5) would be five NULs
         self.bytes_fed += len(data)
         if self._start is not None:
             data = self._skip_bom(data)
@@ -128,7 +136,7 @@ class SSEDecoder:
             self._keep(data)
             return self._checked([])
         lines = b"".join((*self._line, data[:end])).splitlines()
-        self._after_cr = data[end - 1] != _LF
+        self._after_cr = data[-1] == _CR
         self._line.clear()
         self._line_bytes = 0
         self._keep(data[end:])
@@ -185,17 +193,26 @@ class SSEDecoder:
 
     def _parse(self, lines: list[bytes]) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
+        cap = self.max_event_bytes
         for line in lines:
             if not line:
                 self.last_event_id = self._id
                 if self._data:
                     events.append(self._dispatch())
                 self._reset_block()
+                continue
+            size = self._size + len(line)
+            # A comment is not kept, but while it was being read it took room: whether that was
+            # too much must not depend on where the reads were cut.
+            if size > cap:
+                self._fail()
+                break
+            if line.startswith(b"data: "):  # what nearly every line is, the short way
+                self._size = size
+                self._data.append(line[6:])
             elif line[0] != _COLON:
+                self._size = size
                 self._field(line)
-                if self._size > self.max_event_bytes:
-                    self._fail()
-                    break
         return events
 
     def _field(self, line: bytes) -> None:
@@ -203,7 +220,6 @@ class SSEDecoder:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._size += len(value) + 1
         elif name == b"event":
             self._event = value
         elif name == b"id":
@@ -211,7 +227,8 @@ class SSEDecoder:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit():  # bytes.isdigit() knows ASCII digits only
             digits = value.lstrip(b"0") or b"0"
-            self._retry = int(digits) if len(digits) <= _MAX_RETRY_DIGITS else None
+            if len(digits) <= _MAX_RETRY_DIGITS:
+                self._retry = int(digits)
 
     def _dispatch(self) -> ServerSentEvent:
         return ServerSentEvent(
@@ -226,14 +243,18 @@ def encode_event(event: ServerSentEvent) -> bytes:
     """Return the frame of an event; decoding it gives the event back.
 
     Line breaks in ``data`` become several data lines, so that text cannot inject a field; CR
-    becomes LF, since the format has no other way to carry it.
+    becomes LF, since the format has no other way to carry it. A frame without an id leaves the
+    last one in force.
 
     Raises:
-        ConfigurationError: ``event`` or ``id`` holds a line break, or ``id`` a NUL.
+        ConfigurationError: ``event`` or ``id`` holds a line break, or ``id`` a NUL; ``retry`` is
+            negative; or the text holds half a surrogate pair, which UTF-8 cannot carry.
     """
     for name, value in (("event", event.event), ("id", event.id or "")):
         if "\n" in value or "\r" in value or (name == "id" and "\0" in value):
             raise ConfigurationError(f"the {name} of an event must not hold line breaks or NUL")
+    if event.retry is not None and event.retry < 0:
+        raise ConfigurationError(f"the retry of an event must not be negative: {event.retry}")
     lines = [] if event.event == "message" else [f"event: {event.event}"]
     if event.id is not None:
         lines.append(f"id: {event.id}")
@@ -241,4 +262,8 @@ def encode_event(event: ServerSentEvent) -> bytes:
         lines.append(f"retry: {event.retry}")
     text = event.data.replace("\r\n", "\n").replace("\r", "\n")
     lines.extend(f"data: {line}" for line in text.split("\n"))
-    return ("\n".join(lines) + "\n\n").encode()
+    try:
+        return ("\n".join(lines) + "\n\n").encode()
+    except UnicodeEncodeError as error:
+        place = error.start
+    raise ConfigurationError(f"an event holds half a surrogate pair, at character {place}")
