@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from konko_async._foreign import FOREIGN, translate
 from konko_async._pipeline import Request, Response
 from konko_async._server_errors import redirect_error, status_error
-from konko_async._transport import FOREIGN, Answer, Transport, translate
+from konko_async._transport import Answer, Transport
 from konko_async.errors import (
     APIError,
     APITimeoutError,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from konko_async._foreign import FOREIGN, translate
 from konko_async._framing import ErrorEvent, Framer
 from konko_async._server_errors import find_error, stream_error
-from konko_async._transport import FOREIGN, Answer, translate
+from konko_async._transport import Answer
 from konko_async.errors import (
     APIError,
     APITimeoutError,

@@ -1,7 +1,6 @@
-"""The session pool: the only place that talks to aiohttp's client.
+"""The session pool: the only place that sends through aiohttp's client.
 
-One ``aiohttp.ClientSession`` per client and event loop, made on first use. aiohttp's exceptions
-are turned into ours here and are never chained to them: their ``repr`` shows the headers.
+One ``aiohttp.ClientSession`` per client and event loop, made on first use.
 """
 
 from __future__ import annotations
@@ -9,126 +8,29 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import socket
-import ssl
-import zlib
 from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
 from konko_async._checks import check_model
+from konko_async._connector import Connector, connecting, notice_loss, silence
+from konko_async._foreign import FOREIGN, translate
 from konko_async._secret import Secret
 from konko_async._version import __version__
-from konko_async.errors import APIConnectionError, APITimeoutError, ConfigurationError, KonkoError
+from konko_async.errors import ConfigurationError, KonkoError
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.tracing import Trace
-
     from konko_async._pipeline import Request
     from konko_async._settings import Settings
     from konko_async.middleware import Fallback
 
-__all__ = ["FOREIGN", "Answer", "Transport", "translate"]
+__all__ = ["Answer", "Transport"]
 
-FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, zlib.error, ValueError, EOFError)
-"""What aiohttp is known to raise while it connects, sends and reads."""
-
-_KEEPALIVE = 60.0  # seconds that an idle connection stays in the pool
 _LARGE_BODY = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
-_connecting: ContextVar[Request | None] = ContextVar("konko_async_connecting", default=None)
-
-
-def translate(  # noqa: PLR0911 - a table, read from top to bottom
-    error: BaseException, host: str, *, sent: bool = True
-) -> KonkoError:
-    """Return our error for one of aiohttp's; the caller raises it outside the ``except`` block.
-
-    Args:
-        error: one of :data:`FOREIGN`.
-        host: named in the message.
-        sent: whether the request may have reached the server.
-    """
-    if isinstance(error, KonkoError):
-        return error
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return APITimeoutError(
-            f"no connection to {host} within the connect timeout",
-            phase="connect",
-            request_sent=False,
-        )
-    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
-        return ConfigurationError(f"the address of {host} cannot be used: {type(error).__name__}")
-    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLCertVerificationError)):
-        return APIConnectionError(
-            f"TLS with {host} failed: {_tls_cause(error)}", request_sent=False, retryable=False
-        )
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return APIConnectionError(
-            f"the name of {host} cannot be resolved: {_reason(error)}", request_sent=False
-        )
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return APIConnectionError(f"cannot connect to {host}: {_reason(error)}", request_sent=False)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return APIConnectionError(f"{host} closed the connection without an answer")
-    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
-        return APIConnectionError(f"{host} broke the HTTP protocol ({type(error).__name__})")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return APIConnectionError(f"the answer of {host} broke off (incomplete payload)")
-    return APIConnectionError(
-        f"the connection to {host} failed: {_reason(error)}", request_sent=sent
-    )
-
-
-def _reason(error: BaseException) -> str:
-    number = getattr(error, "os_error", error)
-    text = getattr(number, "strerror", None) or type(error).__name__
-    return str(text)[:200]
-
-
-def _tls_cause(error: BaseException) -> str:
-    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    return str(getattr(inner, "verify_message", "") or inner)[:200]
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Bounds and times the making of new connections; reused ones cost nothing here."""
-
-    async def _create_connection(
-        self,
-        req: Any,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> ResponseHandler:
-        request = _connecting.get()
-        if request is None:
-            return await super()._create_connection(req, traces, timeout)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        request.call.doing = "connecting"
-        try:
-            async with asyncio.timeout(request.timeout.connect):
-                return await super()._create_connection(req, traces, timeout)
-        except TimeoutError as error:
-            failed = error
-        finally:
-            request.connect = loop.time() - started
-            request.call.doing = "waiting for the answer"
-        raise aiohttp.ConnectionTimeoutError(str(failed))
-
-
-def _socket(address: Any) -> socket.socket:
-    """Make a socket whose peer's silent death is noticed."""
-    family, kind, protocol, *_ = address
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return made
 
 
 class Answer:
@@ -154,6 +56,15 @@ class Answer:
         self.read = response.content.readany
         self.host = response.url.host or ""
 
+    def leftover(self) -> bytes:
+        """Return what had arrived before ``read`` failed; aiohttp gives the failure out first."""
+        buffer = getattr(self.content, "_buffer", None)
+        if not buffer:
+            return b""
+        data = b"".join(buffer)
+        buffer.clear()
+        return data
+
     @property
     def at_eof(self) -> bool:
         """Whether the body has been read to its end."""
@@ -174,6 +85,9 @@ class Answer:
 
     def abort(self) -> None:
         """Close the connection: the server sees that nobody listens any more."""
+        if self.content.exception() is None:
+            # Else aiohttp puts in one exception that all share, whose traceback keeps us alive.
+            self.content.set_exception(KonkoError("the answer was given up"))
         self._response.close()
 
 
@@ -205,7 +119,7 @@ class Transport:
             APITimeoutError: no connection in time (phase ``connect``).
         """
         session = self._live_session()
-        token = _connecting.set(request)
+        token = connecting.set(request)
         host = ""
         try:
             url = self._url(request)
@@ -222,9 +136,11 @@ class Transport:
         except FOREIGN as error:
             failure = translate(error, host)
         else:
+            if not self._own:
+                notice_loss(response)
             return Answer(response)
         finally:
-            _connecting.reset(token)
+            connecting.reset(token)
         raise failure
 
     def _url(self, request: Request) -> URL:
@@ -259,38 +175,26 @@ class Transport:
         return _base_headers(key or settings.api_key, settings.openai_api_key, settings.headers)
 
     def _live_session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if self._loop is loop and self._pid == os.getpid() and self._session is not None:
-            if self.closed:
-                raise ConfigurationError("the client is closed; make a new AsyncKonko")
-            return self._session
         if self.closed:
             raise ConfigurationError("the client is closed; make a new AsyncKonko")
-        if not self._own:
-            self._check_foreign()
-        else:
+        loop = asyncio.get_running_loop()
+        if self._session is not None and self._loop is loop and self._pid == os.getpid():
+            return self._session
+        if self._own:
             self._abandon()
             self._session = self._new_session()
-        self._loop, self._pid = loop, os.getpid()
-        assert self._session is not None  # noqa: S101 - both branches above leave one
-        return self._session
-
-    def _check_foreign(self) -> None:
-        if self._loop is not None:
+        elif self._loop is not None:
             raise ConfigurationError(
                 "session= belongs to another event loop or process; make a client per loop, or "
                 "leave session= out and one is made for each"
             )
+        self._loop, self._pid = loop, os.getpid()
+        assert self._session is not None  # noqa: S101 - the user's, or made above
+        return self._session
 
     def _new_session(self) -> aiohttp.ClientSession:
-        connector = _Connector(
-            limit=0,
-            keepalive_timeout=_KEEPALIVE,
-            ttl_dns_cache=300,
-            socket_factory=_socket,
-        )
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=Connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
             trust_env=False,
@@ -299,51 +203,38 @@ class Transport:
     def _abandon(self) -> None:
         """Let go of a session whose loop is gone, or that a fork left here.
 
-        Its sockets are closed without a word: after a fork they belong to the parent, which goes
-        on talking through them.
+        Raises:
+            ConfigurationError: its loop runs, in another thread, and uses it.
         """
-        session, self._session = self._session, None
+        session, loop = self._session, self._loop
         if session is None or session.closed:
             return
+        forked = self._pid != os.getpid()
+        if loop is not None and loop.is_running() and not forked:
+            raise ConfigurationError(
+                "this client is in use on another event loop, which runs: make a client per loop"
+            )
+        self._session = None
         connector = session.connector
         session.detach()
         if connector is not None:
-            _silence(connector)
+            silence(connector, None if forked else loop)
 
     async def close(self) -> None:
-        """Close the pool (not a session of the user's); idempotent."""
+        """Close the pool (not a session of the user's); idempotent.
+
+        Raises:
+            ConfigurationError: it is in use on another loop that runs.
+        """
+        session = self._session
+        if session is not None and self._own and not session.closed:
+            if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+                self.closed = True
+                self._session = None
+                await session.close()
+            else:
+                self._abandon()
         self.closed = True
-        session, self._session = self._session, None
-        if session is None or not self._own or session.closed:
-            return
-        if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
-            await session.close()
-        else:
-            self._session = session
-            self._abandon()
-
-
-def _silence(connector: aiohttp.BaseConnector) -> None:
-    """Close a dead loop's connector: its transports cannot be closed through the loop."""
-    for entries in connector._conns.values():  # noqa: SLF001 - there is no public way
-        for protocol, _ in entries:
-            _drop(protocol.transport)
-    connector._conns.clear()  # noqa: SLF001 - as above
-    connector._closed = True  # noqa: SLF001 - nothing warns of an unclosed connector now
-
-
-def _drop(transport: Any) -> None:
-    """Close the socket below a transport of asyncio's whose loop no longer runs."""
-    if transport is None:
-        return
-    tls = getattr(transport, "_ssl_protocol", None)
-    if tls is not None:
-        transport._closed = True  # noqa: SLF001 - keeps its finaliser silent
-    below = transport if tls is None else tls._transport  # noqa: SLF001 - no public way
-    raw = getattr(below, "_sock", None)
-    if raw is not None:
-        raw.close()
-        below._sock = None  # noqa: SLF001 - keeps its finaliser silent
 
 
 def _body(content: bytes | None) -> bytes | io.BytesIO | None:

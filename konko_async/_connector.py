@@ -1,0 +1,135 @@
+"""How connections are made, how their failure gets to whoever reads, how dead ones are let go."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
+    from konko_async._pipeline import Request
+
+__all__ = ["Connector", "connecting", "notice_loss", "silence"]
+
+_KEEPALIVE = 60.0  # seconds that an idle connection stays in the pool
+
+connecting: ContextVar[Request | None] = ContextVar("konko_async_connecting", default=None)
+"""The request that a new connection is made for."""
+
+
+class _Protocol(ResponseHandler):
+    """Tells the reader of a body when its connection fails.
+
+    aiohttp's C parser forgets to where the body breaks HTTP's rules after the head was read (a
+    chunk's size that is no number): it closes the connection, and the reader waits for ever.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Take the failure to the body as well, unless that has ended or knows already."""
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(exc)
+        super().set_exception(exc, *cause)
+
+
+class Connector(aiohttp.TCPConnector):
+    """Bounds and times the making of new connections; reused ones cost nothing here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            limit=0, keepalive_timeout=_KEEPALIVE, ttl_dns_cache=300, socket_factory=_socket
+        )
+        self._factory = functools.partial(_Protocol, loop=self._loop)
+
+    async def _create_connection(
+        self,
+        req: Any,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> ResponseHandler:
+        request = connecting.get()
+        if request is None:
+            return await super()._create_connection(req, traces, timeout)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        request.call.doing = "connecting"
+        try:
+            async with asyncio.timeout(request.timeout.connect):
+                return await super()._create_connection(req, traces, timeout)
+        except TimeoutError as error:
+            failed = error
+        finally:
+            request.connect = loop.time() - started
+            request.call.doing = "waiting for the answer"
+        raise aiohttp.ConnectionTimeoutError(str(failed))
+
+
+def _socket(address: Any) -> socket.socket:
+    """Make a socket whose peer's silent death is noticed."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return made
+
+
+def notice_loss(response: aiohttp.ClientResponse) -> None:
+    """Do for a connection of the user's session what :class:`_Protocol` does for our own."""
+    connection = response.connection
+    lost = None if connection is None else getattr(connection.protocol, "closed", None)
+    if lost is None:
+        return
+    content = response.content
+
+    def tell(ended: asyncio.Future[None]) -> None:
+        failed = not ended.cancelled() and ended.exception() is not None  # it has been looked at
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(
+                aiohttp.ClientPayloadError("reset" if failed else "the connection was closed")
+            )
+
+    lost.add_done_callback(tell)
+    # The connection may serve many more: what this answer hung onto it goes with its end.
+    content.on_eof(lambda: lost.remove_done_callback(tell))
+
+
+def silence(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close the connector of a loop that does not run: nothing can be closed through the loop.
+
+    Args:
+        connector: of the session that is given up.
+        loop: the loop; None after a fork. Its sockets then belong to the parent, which goes on
+            talking through them: closing the copies here says nothing to the peer.
+    """
+    pooled = [protocol for entries in connector._conns.values() for protocol, _ in entries]  # noqa: SLF001 - there is no public way
+    for protocol in (*pooled, *connector._acquired):  # noqa: SLF001 - as above
+        _drop(getattr(protocol, "transport", None), loop)
+    connector._conns.clear()  # noqa: SLF001 - as above
+    connector._acquired.clear()  # noqa: SLF001 - as above
+    connector._closed = True  # noqa: SLF001 - nothing warns of an unclosed connector now
+
+
+def _drop(transport: Any, loop: Any) -> None:
+    """Close the socket below a transport of asyncio's whose loop no longer runs."""
+    if transport is None:
+        return
+    tls = getattr(transport, "_ssl_protocol", None)
+    if tls is not None:
+        transport._closed = True  # noqa: SLF001 - keeps its finaliser silent
+    below = transport if tls is None else tls._transport  # noqa: SLF001 - no public way
+    raw = getattr(below, "_sock", None)
+    if raw is None:  # uvloop closes its own with the loop
+        return
+    if loop is not None and not loop.is_closed():
+        # A loop that only rests must not meet another socket under this number later.
+        loop._remove_reader(raw.fileno())  # noqa: SLF001 - the public way refuses transports
+        loop._remove_writer(raw.fileno())  # noqa: SLF001 - as above
+    raw.close()
+    below._sock = None  # noqa: SLF001 - keeps its finaliser silent
