@@ -8,6 +8,7 @@ from konko_async.limits._learn import Reported, parse_duration, read_headers
 from konko_async.limits._limiter import Limiter
 from konko_async.limits._permit import Outcome, Permit
 from konko_async.limits._snapshot import LaneLimits, Limits, Quantity, WaitingCounts
+from konko_async.limits._store import Reservation, SharedLimits, Store
 from konko_async.limits._window import Charge, SlidingSum
 
 __all__ = [
@@ -23,7 +24,10 @@ __all__ = [
     "Quantity",
     "Reported",
     "RequestBucket",
+    "Reservation",
+    "SharedLimits",
     "SlidingSum",
+    "Store",
     "TokenBucket",
     "WaitingCounts",
     "estimate_tokens",

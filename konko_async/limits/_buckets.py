@@ -19,11 +19,13 @@ from aiolimiter import AsyncLimiter
 
 from konko_async.limits._window import COVER, Charge, SlidingSum
 
-__all__ = ["Bucket", "RequestBucket", "TokenBucket"]
+__all__ = ["GRACE", "Bucket", "RequestBucket", "TokenBucket"]
 
 # Timers and clocks are not exact to the microsecond: what fits a microsecond from now fits now.
 # Without it, rounding could ask for a timer at the present moment for ever.
 GRACE: Final = 1e-6
+"""Seconds by which everything may be early."""
+
 _BURST_SHARE: Final = 0.01
 _SLACK_SHARE: Final = 0.005
 _MAX_SLACK: Final = 0.5
@@ -232,6 +234,9 @@ class TokenBucket:
 
     def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:
         """Correct a charge; see the class."""
+        self._advance(now)
+        if now >= self.spent.expires:
+            self.spent.expire(now)
         difference = used - reserved
         if self.spent.correct(charge, difference):
             self._level += difference

@@ -6,6 +6,7 @@ import enum
 import math
 from typing import TYPE_CHECKING, Final
 
+from konko_async.limits._buckets import GRACE
 from konko_async.limits._learn import read_headers
 from konko_async.limits._pause import MAX_PAUSE, Belief, Ramp, Strikes, accepted_rate
 from konko_async.limits._quota import Quota
@@ -94,7 +95,7 @@ class Throttle:
         if self.tokens.bucket is not None:
             wait = max(wait, self.tokens.bucket.delay(now, tokens))
         # Never the present moment again, whatever rounding says.
-        return max(self.gate, now + wait, math.nextafter(now, math.inf))
+        return max(self.gate, now + wait, now + GRACE)
 
     def outlook(
         self, now: float, tokens: float, ahead: int, tokens_ahead: float
