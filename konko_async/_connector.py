@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,8 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(
             limit=0, keepalive_timeout=_KEEPALIVE, ttl_dns_cache=300, socket_factory=_socket
         )
-        self._factory = functools.partial(_Protocol, loop=self._loop)
+        factory: Any = functools.partial(_Protocol, loop=self._loop)
+        self._factory = factory
 
     async def _create_connection(
         self,

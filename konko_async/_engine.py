@@ -165,11 +165,13 @@ class Engine:
         """
         request = self._request(endpoint, path, params, model=model, stream=stream, options=options)
         call = request.call
+        kept: Response | None = None
         try:
-            return await self._handle(request), call
-        except BaseException:
-            await call.abandon()
-            raise
+            response = await self._handle(request)
+            kept = _usable(response, stream=stream)
+        finally:
+            call.hand_on(kept)
+        return kept, call
 
     def _request(
         self,
@@ -204,6 +206,23 @@ class Engine:
             priority=priority,
             call=Call(asyncio.get_running_loop().time(), timeout.total),
         )
+
+
+def _usable(response: Any, *, stream: bool) -> Response:
+    """Check what came out of the user's middleware.
+
+    Raises:
+        ConfigurationError: it lost the response, or swapped it for one of another kind.
+    """
+    if not isinstance(response, Response):
+        raise ConfigurationError(
+            f"middleware returned {type(response).__name__} instead of the response: "
+            "'return await call_next(request)'"
+        )
+    if (response.stream is None) == stream:
+        kind = "a stream was asked for" if stream else "no stream was asked for"
+        raise ConfigurationError(f"middleware returned a response of the wrong kind: {kind}")
+    return response
 
 
 def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from konko_async._foreign import FOREIGN, translate
 from konko_async._pipeline import Request, Response
 from konko_async._server_errors import redirect_error, status_error
 from konko_async._transport import Answer, Transport
 from konko_async.errors import (
+    APIConnectionError,
     APIError,
     APITimeoutError,
     KonkoError,
     ResponseDecodeError,
 )
 
-if TYPE_CHECKING:
-    from konko_async.errors import Phase
-
 __all__ = ["Exchange"]
 
 _ERROR_BODY = 64 * 1024
+_ERROR_PATIENCE = 5.0  # seconds of silence in the middle of an explanation; the status is known
+_FIRST_SUCCESS = 200
 _FIRST_ERROR = 300
 _FIRST_AFTER_REDIRECTS = 400
 
@@ -46,44 +45,38 @@ class Exchange:
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer: its body read and decoded, or its stream open at the first delta."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        call = request.call
-        call.doing = "waiting for the answer"
-        due, phase = self._due(request, now)
+        started = asyncio.get_running_loop().time()
+        request.call.doing = "waiting for the answer"
+        last = self._last(request, started)
+        first_token = request.timeout.first_token
+        due = _earliest(last, None if first_token is None else started + first_token)
         try:
             async with asyncio.timeout_at(due) as scope:
                 answer = await self._transport.open(request)
                 try:
-                    return await self._read(request, answer, scope)
+                    return await self._read(request, answer, _Patience(scope, last))
                 except BaseException:
                     answer.abort()
                     raise
         except TimeoutError as error:
             if isinstance(error, KonkoError):
                 raise
-        raise self._late(request, phase, now)
+        raise _late(request, started)
 
-    def _due(self, request: Request, now: float) -> tuple[float | None, Phase]:
-        """Return the earliest deadline and its name."""
-        due, phase = request.call.deadline, "total"
-        for seconds in (request.timeout.first_token, self._attempt_timeout):
-            if seconds is not None and (due is None or now + seconds < due):
-                due, phase = now + seconds, "first_token"
-        return due, phase  # type: ignore[return-value]  # the literals of Phase
+    def _last(self, request: Request, started: float) -> float | None:
+        """When the attempt must be over, whatever comes: its own timeout, or the call's."""
+        own = self._attempt_timeout
+        return _earliest(request.call.deadline, None if own is None else started + own)
 
-    def _late(self, request: Request, phase: Phase, started: float) -> APITimeoutError:
-        waited = asyncio.get_running_loop().time() - started
-        what = {
-            "total": "the call's total timeout passed",
-            "first_token": "no first token came" if request.stream else "no answer came",
-        }[phase]
-        return APITimeoutError(f"{what} after {waited:.3g} s of this attempt", phase=phase)
-
-    async def _read(self, request: Request, answer: Answer, scope: asyncio.Timeout) -> Response:
+    async def _read(self, request: Request, answer: Answer, patience: _Patience) -> Response:
         response = Response(answer.status, answer.headers, answer.request_id)
         if answer.status >= _FIRST_ERROR:
-            raise await self._refusal(answer)
+            patience.allow(None)
+            raise await _refusal(answer, request.timeout.idle)
+        if answer.status < _FIRST_SUCCESS:
+            raise APIConnectionError(
+                f"{answer.host} broke the HTTP protocol (status {answer.status})"
+            )
         if request.stream:
             feed = request.operation.open_stream(request, answer)
             try:
@@ -95,7 +88,7 @@ class Exchange:
             response.first_token_at = asyncio.get_running_loop().time()
             request.call.open_responses.append(response)
             return response
-        body = await self._body(request, answer, scope)
+        body = await self._body(request, answer, patience)
         try:
             response.result = request.operation.decode(body, answer)
         except APIError as error:
@@ -105,12 +98,12 @@ class Exchange:
         response.finish("ok", getattr(response.result, "usage", None))
         return response
 
-    async def _body(self, request: Request, answer: Answer, scope: asyncio.Timeout) -> bytes:
+    async def _body(self, request: Request, answer: Answer, patience: _Patience) -> bytes:
         """Read a whole body: at most so much, and never silent for longer than idle."""
         parts: list[bytes] = []
         size = 0
         while True:
-            data = await self._some(request, answer, scope)
+            data = await self._some(request, answer, patience)
             if not data:
                 break
             parts.append(data)
@@ -127,9 +120,10 @@ class Exchange:
         answer.release()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _some(self, request: Request, answer: Answer, scope: asyncio.Timeout) -> bytes:
+    async def _some(self, request: Request, answer: Answer, patience: _Patience) -> bytes:
         if not answer.received_all:
-            self._watch_idle(request, scope)
+            # The head has come: from here on silence is bounded by idle, not by first_token.
+            patience.allow(request.timeout.idle)
         try:
             return await answer.read()
         except FOREIGN as error:
@@ -138,24 +132,56 @@ class Exchange:
             failure.request_id = answer.request_id
         raise failure
 
-    def _watch_idle(self, request: Request, scope: asyncio.Timeout) -> None:
-        """The head has come: from here on silence is bounded by idle, not by first_token."""
-        idle = request.timeout.idle
-        dues = [request.call.deadline]
-        if idle is not None:
-            dues.append(asyncio.get_running_loop().time() + idle)
-        if not scope.expired():
-            scope.reschedule(min((due for due in dues if due is not None), default=None))
 
-    async def _refusal(self, answer: Answer) -> APIError:
-        if answer.status < _FIRST_AFTER_REDIRECTS:
-            return redirect_error(answer.status, answer.headers, answer.request_id)
-        body = b""
-        try:
+async def _refusal(answer: Answer, idle: float | None) -> APIError:
+    if answer.status < _FIRST_AFTER_REDIRECTS:
+        return redirect_error(answer.status, answer.headers, answer.request_id)
+    body = b""
+    try:
+        async with asyncio.timeout(_earliest(idle, _ERROR_PATIENCE)):
             while len(body) < _ERROR_BODY and (data := await answer.read()):
                 body += data
-        except FOREIGN:
-            pass  # what was read of the explanation has to do
-        if answer.at_eof:
-            answer.release()
-        return status_error(answer.status, answer.headers, body[:_ERROR_BODY], answer.request_id)
+    except (TimeoutError, *FOREIGN):
+        pass  # what was read of the explanation has to do
+    if answer.at_eof:
+        answer.release()
+    else:
+        answer.abort()
+    return status_error(answer.status, answer.headers, body[:_ERROR_BODY], answer.request_id)
+
+
+class _Patience:
+    """What is left of an attempt's time: its end, and how long silence is borne.
+
+    Args:
+        scope: the timeout around the attempt.
+        last: ``loop.time()`` at which the attempt must be over, or None.
+    """
+
+    __slots__ = ("_last", "_scope")
+
+    def __init__(self, scope: asyncio.Timeout, last: float | None) -> None:
+        self._scope = scope
+        self._last = last
+
+    def allow(self, silence: float | None) -> None:
+        """Bear that many seconds from now; None: as many as there are."""
+        if not self._scope.expired():
+            until = None if silence is None else asyncio.get_running_loop().time() + silence
+            self._scope.reschedule(_earliest(self._last, until))
+
+
+def _earliest(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)
+
+
+def _late(request: Request, started: float) -> APITimeoutError:
+    now = asyncio.get_running_loop().time()
+    deadline = request.call.deadline
+    after = f"after {now - started:.3g} s of this attempt"
+    if deadline is not None and now >= deadline:
+        return APITimeoutError(f"the call's total timeout passed {after}", phase="total")
+    what = "no first token came" if request.stream else "no whole answer came"
+    return APITimeoutError(f"{what} {after}", phase="first_token")

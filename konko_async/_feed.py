@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ from konko_async.errors import (
 from konko_async.wire._codec import Codec, decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from konko_async._accumulate import Accumulator
     from konko_async._pipeline import Call, Request
@@ -51,8 +52,8 @@ class Feed(Generic[C, R]):
 
     __slots__ = (
         "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_loop", "_n",
-        "_name", "_on_end", "_reading", "_since", "_strict", "_timer", "accumulated", "ended",
-        "ready",
+        "_name", "_on_end", "_reading", "_silent", "_since", "_strict", "_timer", "accumulated",
+        "ended", "ready",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +80,8 @@ class Feed(Generic[C, R]):
         self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._since: float | None = None  # when the consumer began to wait for a token
+        self._since: float | None = None  # when the wait for a token began; None: nobody waits
+        self._silent = 0.0  # seconds waited since the last token, before the consumer went away
         self._reading = False
         self._on_end: Callable[[str, str | None], object] | None = None
 
@@ -117,6 +119,18 @@ class Feed(Generic[C, R]):
         """
         if self._failure is not None:  # also again: a failed stream never looks like an ended one
             raise self._failed()
+        if self._reading:
+            raise RuntimeError("this stream is already being read by another task")
+        self._reading = True
+        self._since = self._loop.time() - self._silent
+        try:
+            return await self._fill()
+        finally:
+            self._reading = False
+            if self._since is not None:
+                self._silent, self._since = self._loop.time() - self._since, None
+
+    async def _fill(self) -> bool:
         while not self.ended:
             if self._done:
                 await self._drain()
@@ -143,10 +157,6 @@ class Feed(Generic[C, R]):
     # -- reading -------------------------------------------------------------------------------
 
     async def _receive(self) -> bytes:
-        if self._reading:
-            raise RuntimeError("this stream is already being read by another task")
-        self._reading = True
-        self._since = self._loop.time()
         try:
             return await self._answer.read()
         except KonkoError as error:  # put there by a deadline
@@ -156,12 +166,12 @@ class Feed(Generic[C, R]):
         except asyncio.CancelledError as error:
             error.add_note(f"konko_async: {self._name} was waiting for the next token")
             raise
-        finally:
-            self._reading = False
-            self._since = None
-        if self.accumulated.finished(self._n):
-            return b""  # nothing that matters was lost: every choice had its finish_reason
-        self._failure = self._broken(failure)
+        left = self._answer.leftover()
+        if left:
+            return left  # the next read fails again
+        if self._failure is None and not self.accumulated.finished(self._n):
+            self._failure = self._broken(failure)
+        # Else nothing that matters was lost: every choice had its finish_reason.
         return b""
 
     def _broken(self, cause: KonkoError) -> KonkoError:
@@ -187,7 +197,18 @@ class Feed(Generic[C, R]):
             self._decode(payloads)
 
     def _decode(self, payloads: list[Any]) -> None:
-        """Decode payloads, in order; what follows a fault is not looked at."""
+        """Decode payloads, in order; what follows the end or a fault is not looked at."""
+        place = self._decode_plain(payloads)
+        while place < len(payloads):
+            self._decode_odd(payloads[place])
+            if self._done or self._failure is not None:
+                return
+            place += 1
+            if place < len(payloads):
+                place += self._decode_plain(islice(payloads, place, None))
+
+    def _decode_plain(self, payloads: Iterable[Any]) -> int:
+        """Decode as long as nothing is special; return how many payloads that were."""
         chunks: list[Any] = []
         strict = self._strict
         try:
@@ -202,12 +223,12 @@ class Feed(Generic[C, R]):
         if chunks:
             self.accumulated.add(chunks)
             self.ready.extend(chunks)
-        if len(chunks) < len(payloads):
-            self._decode_odd(payloads[len(chunks) :])
+            if any(map(_brings, chunks)):
+                self._since, self._silent = None, 0.0
+        return len(chunks)
 
-    def _decode_odd(self, payloads: list[Any]) -> None:
-        """Decode on from a payload that is the end, an error, or in need of the forgiving way."""
-        payload = payloads[0]
+    def _decode_odd(self, payload: Any) -> None:
+        """Decode a payload that is the end, an error, or in need of the forgiving way."""
         if isinstance(payload, ErrorEvent):
             self._fail_by_server(payload)
             return
@@ -227,8 +248,8 @@ class Feed(Generic[C, R]):
             return
         self.accumulated.add([chunk])
         self.ready.append(chunk)
-        if len(payloads) > 1:
-            self._decode(payloads[1:])
+        if _brings(chunk):
+            self._since, self._silent = None, 0.0
 
     # -- ends and failures ---------------------------------------------------------------------
 
@@ -287,7 +308,7 @@ class Feed(Generic[C, R]):
                 partial: Any = self.accumulated.result()
                 partial.request_id = failure.request_id
                 failure.partial = partial
-        failure.attempts = failure.attempts or tuple(self._call.attempts)
+        failure.attempts = tuple(self._call.attempts)
         return failure
 
     async def _drain(self) -> None:
@@ -298,7 +319,7 @@ class Feed(Generic[C, R]):
             async with asyncio.timeout(DRAIN):
                 while await self._answer.read():
                     pass
-        except (TimeoutError, *FOREIGN):
+        except (TimeoutError, KonkoError, *FOREIGN):
             pass
 
     def _finish(self, outcome: str) -> None:
@@ -326,12 +347,12 @@ class Feed(Generic[C, R]):
             self._timer = self._loop.call_at(due, self._check)
 
     def _next_deadline(self, now: float) -> float | None:
+        dues = [] if self._call.deadline is None else [self._call.deadline]
         idle = self._patience()
-        dues = [
-            None if idle is None else (now if self._since is None else self._since) + idle,
-            self._call.deadline,
-        ]
-        return min((due for due in dues if due is not None), default=None)
+        if idle is not None:
+            dues.append((now if self._since is None else self._since) + idle)
+            dues.append(now + GRACE)  # patience is less once every choice has ended
+        return min(dues, default=None)
 
     def _patience(self) -> float | None:
         if self._idle is not None and self.accumulated.finished(self._n):
@@ -340,7 +361,7 @@ class Feed(Generic[C, R]):
 
     def _check(self) -> None:
         self._timer = None
-        if self.ended or self._failure is not None:
+        if self.ended or self._done or self._failure is not None:
             return
         now = self._loop.time()
         error = self._expired(now)
@@ -350,7 +371,7 @@ class Feed(Generic[C, R]):
             self._answer.interrupt(error)
         else:
             self._failure = error
-            self._answer.abort()
+            self._finish("error")
 
     def _expired(self, now: float) -> APIError | None:
         deadline, idle = self._call.deadline, self._patience()
@@ -363,3 +384,24 @@ class Feed(Generic[C, R]):
         if idle is not None and self._since is not None and now - self._since >= idle:
             return StreamStalledError(f"no token came for {idle:g} s")
         return None
+
+
+def _brings(chunk: Any) -> bool:
+    """Whether a chunk brings anything; some servers send empty ones to keep connections alive."""
+    for choice in chunk.choices:
+        if choice.finish_reason is not None:
+            return True
+        delta = getattr(choice, "delta", None)
+        if delta is None:
+            if choice.text:
+                return True
+        elif (
+            delta.content
+            or delta.tool_calls
+            or delta.reasoning_content
+            or delta.reasoning
+            or delta.refusal
+            or delta.function_call
+        ):
+            return True
+    return False

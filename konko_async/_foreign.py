@@ -1,4 +1,4 @@
-"""aiohttp's exceptions, turned into ours; never chained to them: their ``repr`` shows the headers."""
+"""What aiohttp raises, turned into ours; never chained: its ``repr`` shows the headers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from konko_async.errors import APIConnectionError, APITimeoutError, Configuratio
 
 __all__ = ["FOREIGN", "translate"]
 
-FOREIGN = (aiohttp.ClientError, HttpProcessingError, OSError, zlib.error, ValueError, EOFError)
+FOREIGN = (
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    zlib.error,
+    ValueError,
+    EOFError,
+    RuntimeError,  # "Connection closed.", from a read that comes too late
+    AssertionError,  # of its parser, when a server breaks the rules in an unforeseen way
+)
 """What aiohttp is known to raise while it connects, sends and reads."""
+
 
 def translate(  # noqa: PLR0911 - a table, read from top to bottom
     error: BaseException, host: str, *, sent: bool = True

@@ -56,24 +56,32 @@ class Call:
         deadline: ``loop.time()`` at which ``Timeout.total`` ends it, or None.
         attempts: the history so far.
         queued: seconds spent waiting for limits, over all attempts.
+        waiting: how many of its attempts wait for limits now.
         doing: what the call is waiting for, in words, for the note on a cancellation.
+        open_responses: streams that were opened and have not been handed on yet.
     """
 
-    __slots__ = ("attempts", "deadline", "doing", "open_responses", "queued", "started")
+    __slots__ = ("attempts", "deadline", "doing", "open_responses", "queued", "started", "waiting")
 
     def __init__(self, started: float, total: float | None) -> None:
         self.started = started
         self.deadline = None if total is None else started + total
         self.attempts: list[Attempt] = []
         self.queued = 0.0
+        self.waiting = 0
         self.doing = "starting"
         self.open_responses: list[Response] = []
 
-    async def abandon(self) -> None:
-        """Close what middleware lost on its way: a call that fails holds no connection."""
-        for response in self.open_responses:
-            await response.aclose()
+    def hand_on(self, kept: Response | None) -> None:
+        """Close what middleware lost on its way: only what the caller gets holds a connection.
+
+        Args:
+            kept: the response that the caller gets; None if the call failed.
+        """
+        lost = [response for response in self.open_responses if response is not kept]
         self.open_responses.clear()
+        for response in lost:
+            response.close()
 
 
 class Request:
@@ -223,11 +231,15 @@ class Response:
         for callback in reversed(callbacks):  # innermost layers let go first
             callback(self)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Give the answer up: the connection and every permit are free afterwards; idempotent."""
         if self.stream is not None:
             self.stream.close()
         self.finish("closed")
+
+    async def aclose(self) -> None:
+        """Do what :meth:`close` does."""
+        self.close()
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -46,6 +46,8 @@ class Stream(Generic[C, R]):
         self._response = None
         self._call = None
         self._feed = None
+        self._failure = KonkoError("the stream was closed before it was opened")
+        self._closed = False
         self._pop: Callable[[], C] = _nothing
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -54,7 +56,15 @@ class Stream(Generic[C, R]):
         if self._opener is None:
             return self
         opener, self._opener = self._opener, None
-        response, call = await opener()
+        self._failure = KonkoError("the stream is being opened by another task")
+        try:
+            response, call = await opener()
+        except KonkoError as error:
+            self._failure = error
+            raise
+        except BaseException:
+            self._failure = KonkoError("opening the stream was given up; ask for another")
+            raise
         self._response, self._call = response, call
         feed: Feed[C, R] = response.stream
         self._feed = feed
@@ -63,6 +73,8 @@ class Stream(Generic[C, R]):
         feed.start_deadlines(
             lambda outcome, error_type: response.finish(outcome, feed.accumulated.usage, error_type)
         )
+        if self._closed:  # by another task, meanwhile
+            feed.close()
         return self
 
     # -- reading -------------------------------------------------------------------------------
@@ -83,8 +95,8 @@ class Stream(Generic[C, R]):
         if self._feed is None:
             await self._open()
         feed = self._feed
-        if feed is None:  # closed before it was opened, or opening it failed
-            return False
+        if feed is None:  # also again: what was never open must not look like an empty answer
+            raise self._failure
         return bool(feed.ready) or await feed.fill()
 
     def text(self) -> AsyncIterator[str]:
@@ -105,9 +117,7 @@ class Stream(Generic[C, R]):
         """
         while await self._more():
             self._feed.ready.clear()  # type: ignore[union-attr]  # _more() opened it
-        if self._feed is None:
-            raise KonkoError("the stream was closed before it was opened")
-        whole = self._feed.accumulated.result()
+        whole = self._feed.accumulated.result()  # type: ignore[union-attr]  # as above
         whole.request_id = self.request_id
         return whole
 
@@ -150,6 +160,7 @@ class Stream(Generic[C, R]):
     async def close(self) -> None:
         """Stop reading and free the connection; the server sees it at once. Idempotent."""
         self._opener = None
+        self._closed = True
         if self._feed is not None:
             self._feed.close()
 
