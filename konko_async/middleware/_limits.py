@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
+from konko_async.middleware._classify import is_out_of_credit
 
 if TYPE_CHECKING:
     from konko_async._pipeline import Handler, Request, Response
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LimitsMiddleware"]
 
-_DEFAULT_ANSWER = 256  # tokens reserved for an answer whose length nobody has bounded
-_BYTES_PER_TOKEN = 4
 _OUTCOMES: dict[str, Outcome] = {
     "ok": "ok",
     "error": "error",
@@ -30,26 +27,6 @@ _OUTCOMES: dict[str, Outcome] = {
     "closed": "cancelled",
 }
 _REJECTED = frozenset({429, 503, 529})
-
-
-def estimate(request: Request) -> int:
-    """Return the tokens to reserve: bytes of the body / 4, and the answers at their longest.
-
-    Counting bytes costs nothing; a tokeniser can be given as ``RateLimit(estimate_tokens=...)``.
-    """
-    params: Any = request.params
-    prompt = len(request.content or b"") // _BYTES_PER_TOKEN
-    if isinstance(params, dict):
-        get = params.get
-        if "input" in params:
-            return prompt + 1
-        answer = get("max_tokens") or get("max_completion_tokens") or _DEFAULT_ANSWER
-        return prompt + int(answer) * int(get("n") or 1)
-    answer = getattr(params, "max_tokens", 0)
-    if answer == 0:  # embeddings have no answer to bound
-        return prompt + 1
-    answer = answer or getattr(params, "max_completion_tokens", None) or _DEFAULT_ANSWER
-    return prompt + answer * (params.n or 1)
 
 
 class LimitsMiddleware:
@@ -78,9 +55,10 @@ class LimitsMiddleware:
         if request.target is not None:
             fingerprint = _target_fingerprint(request.target, fingerprint)
         lane = self._limiter.lane(request.model, fingerprint)
-        permit = lane.try_admit(self._estimate(request))
+        tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0
+        permit = lane.try_admit(tokens, request.priority)
         if permit is None:
-            permit = await self._wait(request, lane)
+            permit = await _wait(request, lane, tokens)
         loop = asyncio.get_running_loop()
         sent = loop.time()
         try:
@@ -97,21 +75,18 @@ class LimitsMiddleware:
         response.on_close(settle)
         return response
 
-    def _estimate(self, request: Request) -> int:
-        own = self._limiter.rate_limit.estimate_tokens
-        if own is None:
-            return estimate(request)
-        params = request.params
-        return own(params if isinstance(params, dict) else msgspec.to_builtins(params))
 
-    async def _wait(self, request: Request, lane: Lane) -> Permit:
-        call = request.call
-        call.doing = "waiting for the rate limit"
-        permit = await lane.admit(
-            self._estimate(request), priority=request.priority, deadline=call.deadline
-        )
-        request.queued += permit.waited
-        return permit
+async def _wait(request: Request, lane: Lane, tokens: int) -> Permit:
+    call = request.call
+    call.doing = "waiting for the rate limit"
+    call.waiting += 1
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    try:
+        return await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
+    finally:
+        call.waiting -= 1
+        request.queued += loop.time() - since
 
 
 def _target_fingerprint(target: Any, default: str) -> str:
@@ -128,7 +103,7 @@ def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: f
         lane.observe_headers(error.headers)
         if error.status_code in _REJECTED:
             outcome = "rejected"
-            if error.code != "insufficient_quota" and (
+            if not is_out_of_credit(error) and (
                 error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
             ):
                 lane.observe_rejection(error.retry_after)

@@ -59,8 +59,9 @@ class Telemetry:
             )
             self._record(request, started_at, None, "cancelled", "CancelledError")
             raise
-        except KonkoError as error:
-            error.attempts = error.attempts or tuple(call.attempts)
+        except BaseException as error:  # also what the user's own middleware raises
+            if isinstance(error, KonkoError):
+                error.attempts = tuple(call.attempts)
             _log.debug(
                 "%s of %s failed after %d attempts: %s",
                 request.operation.name, request.model, len(call.attempts), type(error).__name__,
