@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from konko_async._tool_calls import CallPieces, ToolCalls
 from konko_async.wire import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -16,15 +16,13 @@ from konko_async.wire import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
-    FunctionCall,
-    ToolCall,
-    ToolCallDelta,
     Usage,
 )
 
 __all__ = ["Accumulator", "ChatAccumulator", "CompletionAccumulator"]
 
 T = TypeVar("T")
+L = TypeVar("L", ChoiceLogprobs | None, CompletionLogprobs | None)
 C_contra = TypeVar("C_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -58,14 +56,14 @@ class _Head:
         self.id = self.model = ""
         self.created: int | float = 0
         self.fingerprint: str | None = None
-        self.seen = False
+        self.seen = False  # whether there is nothing left to learn
 
     def read(self, chunk: ChatCompletionChunk | Completion) -> None:
         self.id = self.id or chunk.id
         self.model = self.model or chunk.model
         self.created = self.created or chunk.created
         self.fingerprint = self.fingerprint or chunk.system_fingerprint
-        self.seen = bool(self.id and self.model)
+        self.seen = bool(self.id and self.model and self.created and self.fingerprint)
 
 
 def _extended(known: list[T] | None, new: list[T] | None) -> list[T] | None:
@@ -78,74 +76,12 @@ def _extended(known: list[T] | None, new: list[T] | None) -> list[T] | None:
     return known
 
 
-class _ToolSlot:
-    """One tool call as it grows; its pieces are joined once, at the end."""
-
-    __slots__ = ("arguments", "id", "name", "type")
-
-    def __init__(self) -> None:
-        self.id = self.name = ""
-        self.type = "function"
-        self.arguments: list[str] = []
-
-    def add(self, piece: ToolCallDelta) -> None:
-        self.id = self.id or piece.id or ""
-        self.type = piece.type or self.type
-        function = piece.function
-        if function is not None:
-            if function.name and function.name != self.name:  # some servers repeat the name
-                self.name += function.name
-            if function.arguments:
-                self.arguments.append(function.arguments)
-
-    def result(self) -> ToolCall:
-        return ToolCall(self.id, self.type, FunctionCall(self.name, "".join(self.arguments)))
-
-
-class _Tools:
-    """Merges pieces of tool calls by index or id, and by order where servers send neither."""
-
-    __slots__ = ("calls", "slots")
-
-    def __init__(self) -> None:
-        self.calls: list[_ToolSlot] = []
-        self.slots: dict[int, _ToolSlot] = {}
-
-    def add(self, pieces: list[ToolCallDelta]) -> None:
-        for piece in pieces:
-            self._find(piece).add(piece)
-
-    def _find(self, piece: ToolCallDelta) -> _ToolSlot:
-        if piece.index is not None:
-            known = self.slots.get(piece.index)
-            # Some servers give every call index 0: another id is another call.
-            if known is None or (piece.id and known.id and piece.id != known.id):
-                known = self._by_id(piece.id) or self._new()
-                self.slots[piece.index] = known
-            return known
-        if piece.id:
-            return self._by_id(piece.id) or self._new()
-        if not self.calls or self._begins(piece):
-            return self._new()
-        return self.calls[-1]
-
-    def _begins(self, piece: ToolCallDelta) -> bool:
-        """A name after arguments have come begins the next call."""
-        return (
-            piece.function is not None
-            and bool(piece.function.name)
-            and bool(self.calls[-1].arguments)
-        )
-
-    def _by_id(self, call_id: str | None) -> _ToolSlot | None:
-        return next((call for call in self.calls if call_id and call.id == call_id), None)
-
-    def _new(self) -> _ToolSlot:
-        self.calls.append(_ToolSlot())
-        return self.calls[-1]
-
-    def result(self) -> list[ToolCall] | None:
-        return [call.result() for call in self.calls] or None
+def _settled(known: L) -> L:
+    """Return a copy whose lists no longer grow; their entries never change, and are shared."""
+    if known is None:
+        return known
+    lists = [getattr(known, name) for name in known.__struct_fields__]
+    return type(known)(*[entries and list(entries) for entries in lists])
 
 
 class _ChatChoice:
@@ -164,8 +100,8 @@ class _ChatChoice:
         self.refusal: list[str] = []
         self.reasoning: list[str] = []
         self.reasoning_content: list[str] = []
-        self.tools: _Tools | None = None
-        self.function: FunctionCall | None = None
+        self.tools: ToolCalls | None = None
+        self.function: CallPieces | None = None  # the older form: one call, without an id
         self.logprobs: ChoiceLogprobs | None = None
 
     def add(self, choice: ChunkChoice) -> bool:
@@ -183,14 +119,11 @@ class _ChatChoice:
             if text is not None:
                 parts.append(text)
         if delta.tool_calls:
-            self.tools = self.tools or _Tools()
+            self.tools = self.tools or ToolCalls()
             self.tools.add(delta.tool_calls)
         if delta.function_call is not None:
-            known = self.function or FunctionCall()
-            self.function = FunctionCall(
-                known.name + delta.function_call.name,
-                known.arguments + delta.function_call.arguments,
-            )
+            self.function = self.function or CallPieces()
+            self.function.add(delta.function_call)
         if choice.logprobs is not None:
             self._add_logprobs(choice.logprobs)
         return bool(
@@ -214,13 +147,13 @@ class _ChatChoice:
             content="".join(self.content) if self.content else None,
             refusal="".join(self.refusal) or None,
             tool_calls=self.tools.result() if self.tools else None,
-            function_call=self.function,
+            function_call=self.function.function() if self.function else None,
             reasoning_content="".join(self.reasoning_content) or None,
             reasoning="".join(self.reasoning) or None,
         )
         if message.content == "" and message.tool_calls:
             message.content = None
-        return Choice(self.index, message, self.finish_reason, copy.deepcopy(self.logprobs))
+        return Choice(self.index, message, self.finish_reason, _settled(self.logprobs))
 
 
 def _better(known: Usage | None, new: Usage | None) -> Usage | None:
@@ -236,7 +169,7 @@ class ChatAccumulator:
         usage: the latest usage that says anything, or None.
     """
 
-    __slots__ = ("_choices", "_first", "_head", "_tier", "has_delta", "usage")
+    __slots__ = ("_begun", "_choices", "_first", "_head", "_tier", "has_delta", "usage")
 
     def __init__(self) -> None:
         self.has_delta = False
@@ -244,6 +177,7 @@ class ChatAccumulator:
         self._head = _Head()
         self._tier: str | None = None
         self._first = _ChatChoice(0)
+        self._begun = False  # whether choice 0 has had its first delta
         self._choices: dict[int, _ChatChoice] = {}
 
     def add(self, chunks: Iterable[ChatCompletionChunk]) -> None:
@@ -252,7 +186,7 @@ class ChatAccumulator:
         for chunk in chunks:
             choices = chunk.choices
             # The common chunk brings text for choice 0 and nothing else.
-            if self.has_delta and len(choices) == 1 and chunk.usage is None:
+            if self._begun and len(choices) == 1 and chunk.usage is None:
                 choice = choices[0]
                 delta = choice.delta
                 if (
@@ -264,6 +198,7 @@ class ChatAccumulator:
                     and delta.reasoning_content is None
                     and delta.refusal is None
                     and delta.reasoning is None
+                    and delta.function_call is None
                 ):
                     append(delta.content)
                     continue
@@ -281,6 +216,7 @@ class ChatAccumulator:
                 self._choices[choice.index] = known
             if known.add(choice):
                 self.has_delta = True
+                self._begun = self._begun or choice.index == 0
 
     @property
     def has_choices(self) -> bool:
@@ -386,9 +322,7 @@ class CompletionAccumulator:
         return Completion(
             id=head.id,
             choices=[
-                CompletionChoice(
-                    "".join(c.text), c.index, c.finish_reason, copy.deepcopy(c.logprobs)
-                )
+                CompletionChoice("".join(c.text), c.index, c.finish_reason, _settled(c.logprobs))
                 for _, c in sorted(self._choices.items())
             ],
             created=head.created,
