@@ -75,34 +75,31 @@ def pieces(draw, text):
     return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
 
 
-def tool_deltas(draw, calls):
-    """Return the deltas of tool calls, the way one of the kinds of server sends them."""
-    style = draw(st.sampled_from(["index", "id", "first id", "neither", "zero", "whole"]))
-    queues = []
-    for number, call in enumerate(calls):
-        name, parts = call["function"]["name"], pieces(draw, call["function"]["arguments"])
-        repeats = style in {"index", "id"} and draw(st.booleans())
-        queue = []
-        for place, part in enumerate(parts):
-            first = place == 0
-            piece = {"function": {"arguments": part}}
-            if first or repeats:
-                piece["function"]["name"] = name
-            if style in {"index", "whole"}:
-                piece["index"] = number
-            if style == "zero":
-                piece["index"] = 0
-            if style == "id" or first:
-                piece["id"] = call["id"]
-            if first and draw(st.booleans()):
-                piece["type"] = "function"
-            queue.append(piece)
-        if style == "neither":
-            queue = [{"function": dict(call["function"])}]
-        queues.append(queue)
+def call_pieces(draw, style, number, call):
+    """Return the pieces of one tool call, the way one of the kinds of server sends them."""
     if style == "neither":
-        for call in calls:
-            call["id"] = ""
+        call["id"] = ""
+        return [{"function": dict(call["function"])}]
+    repeats = style in {"index", "id"} and draw(st.booleans())
+    made = []
+    for place, part in enumerate(pieces(draw, call["function"]["arguments"])):
+        piece = {"function": {"arguments": part}}
+        if place == 0 or repeats:
+            piece["function"]["name"] = call["function"]["name"]
+        if style in {"index", "zero"}:
+            piece["index"] = number if style == "index" else 0
+        if place == 0 or style == "id":
+            piece["id"] = call["id"]
+        if place == 0 and draw(st.booleans()):
+            piece["type"] = "function"
+        made.append(piece)
+    return made
+
+
+def tool_deltas(draw, calls):
+    """Return the deltas of a choice's tool calls."""
+    style = draw(st.sampled_from(["index", "id", "first id", "neither", "zero"]))
+    queues = [call_pieces(draw, style, number, call) for number, call in enumerate(calls)]
     if draw(st.booleans()):
         return [[piece for queue in queues for piece in queue]]  # all in one delta
     if style in {"index", "id"}:
@@ -415,7 +412,7 @@ def test_arguments_that_are_objects_become_json_text():
 def test_each_piece_is_joined_once():
     # What grows is kept as a list of pieces; a growing str would be copied at each chunk.
     deltas = [
-        {name: "x" for name in ("content", "refusal", "reasoning", "reasoning_content")},
+        dict.fromkeys(("content", "refusal", "reasoning", "reasoning_content"), "x"),
         {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]},
         {"function_call": {"arguments": "x"}},
     ]
