@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from konko_async.testing._emulator_errors import ApiError
 from konko_async.testing._emulator_schema import example
 from konko_async.testing._emulator_text import (
     count_tokens,
@@ -18,6 +19,8 @@ Custom: TypeAlias = str | Mapping[str, Any] | Sequence[str]
 """A user's own answer: the text, the assistant message, or the tokens of the text."""
 
 _PER_MESSAGE = 3
+# What a schema that is none makes of an attempt to follow it.
+_SENSELESS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _encode = msgspec.json.encode
 
 
@@ -140,7 +143,7 @@ def _text_of(message: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         content = "".join(str(part.get("text", f" [{part['type']}]")) for part in content)
     for call in message.get("tool_calls") or ():
-        function = call.get("function") or {} if isinstance(call, dict) else {}
+        function = call["function"]
         content += f" {function.get('name')} {function.get('arguments')}"
     return str(content)
 
@@ -157,11 +160,24 @@ def _formatted(
     response_format = body.get("response_format") or {}
     if response_format.get("type") == "json_schema":
         schema = response_format["json_schema"].get("schema")
-        return tokenize(_encode(example(schema)).decode())
+        return _fitting(schema, "response_format.json_schema.schema")
     tokens = reply_tokens(prompt.question, seed, index, length)
     if response_format.get("type") == "json_object":
         return tokenize(_encode({"answer": "".join(tokens)}).decode())
     return tokens
+
+
+def _fitting(schema: Any, param: str) -> list[str]:
+    """The tokens of a JSON text that fits the schema.
+
+    Raises:
+        ApiError: If the schema makes no sense.
+    """
+    try:
+        return tokenize(_encode(example(schema)).decode())
+    except _SENSELESS as error:
+        message = f"The schema is not valid: {error}"
+        raise ApiError(400, message, param=param, code="invalid_schema") from error
 
 
 def _tools_to_call(body: Mapping[str, Any], prompt: Prompt) -> list[dict[str, Any]]:
@@ -184,8 +200,7 @@ def _tools_to_call(body: Mapping[str, Any], prompt: Prompt) -> list[dict[str, An
 def _call_tools(functions: list[dict[str, Any]], seed: bytes, limit: int | None) -> Choice:
     calls, left = [], limit
     for index, function in enumerate(functions):
-        arguments = example(function.get("parameters") or {"type": "object"})
-        tokens = tokenize(_encode(arguments).decode())
+        tokens = _fitting(function.get("parameters") or {"type": "object"}, "tools")
         if left is not None:
             tokens, left = tokens[:left], left - len(tokens)
         calls.append(

@@ -8,8 +8,10 @@ from konko_async.testing._emulator_errors import ApiError
 Body = dict[str, Any]
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_MAX_LOGPROBS: Final = 20
 _MAX_STOPS: Final = 4
 _MAX_INPUTS: Final = 2048
+_MAX_DIMENSIONS: Final = 16_384
 
 # Name, and the lowest and the highest value (None for no limit).
 _NUMBERS: Final = (
@@ -24,8 +26,8 @@ _INTEGERS: Final = (
     ("n", 1, 128),
     ("max_tokens", 1, None),
     ("max_completion_tokens", 1, None),
-    ("top_logprobs", 0, 20),
-    ("seed", None, None),
+    ("top_logprobs", 0, _MAX_LOGPROBS),
+    ("seed", -(2**63), 2**63 - 1),
     ("top_k", None, None),
     ("best_of", 1, 128),
 )
@@ -44,10 +46,10 @@ def check_chat(body: Body) -> None:
         raise _invalid("messages", "[] is too short - 'messages'")
     for index, message in enumerate(messages):
         _check_message(f"messages.[{index}]", message)
-    if body.get("tools") is not None:
-        _check_tools(body["tools"])
-    if body.get("tool_choice") not in (None, "none", "auto") and not body.get("tools"):
-        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
+    if not isinstance(body.get("logprobs"), bool | None):
+        raise _wrong("logprobs", "a boolean")
+    _check_tools(body.get("tools"))
+    _check_tool_choice(body)
     _check_format(body.get("response_format"))
 
 
@@ -57,6 +59,7 @@ def check_completion(body: Body) -> None:
     if body.get("prompt") is None:
         raise _missing("prompt")
     _check_texts("prompt", body["prompt"])
+    _check_range("logprobs", body.get("logprobs"), 0, _MAX_LOGPROBS, integer=True)
 
 
 def check_embedding(body: Body) -> None:
@@ -64,9 +67,7 @@ def check_embedding(body: Body) -> None:
     if body.get("input") is None:
         raise _missing("input")
     _check_texts("input", body["input"])
-    if len(body["input"]) > _MAX_INPUTS and not isinstance(body["input"], str):
-        raise _invalid("input", f"'input' may have at most {_MAX_INPUTS} items.")
-    _check_range("dimensions", body.get("dimensions"), 1, None, integer=True)
+    _check_range("dimensions", body.get("dimensions"), 1, _MAX_DIMENSIONS, integer=True)
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise _invalid("encoding_format", "'encoding_format' must be 'float' or 'base64'.")
 
@@ -129,8 +130,17 @@ def _check_message(where: str, message: Any) -> None:
         _check_content(f"{where}.content", content)
     elif role != "assistant":
         raise _missing(f"{where}.content")
+    calls = message.get("tool_calls")
+    if calls is not None and not _are_calls(calls):
+        raise _wrong(f"{where}.tool_calls", "an array of calls, each with a 'function'")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
         raise _missing(f"{where}.tool_call_id")
+
+
+def _are_calls(calls: Any) -> bool:
+    return isinstance(calls, list) and all(
+        isinstance(call, dict) and isinstance(call.get("function"), dict) for call in calls
+    )
 
 
 def _check_content(where: str, content: Any) -> None:
@@ -144,12 +154,30 @@ def _check_content(where: str, content: Any) -> None:
 
 
 def _check_tools(tools: Any) -> None:
+    if tools is None:
+        return
     if not isinstance(tools, list):
         raise _wrong("tools", "an array")
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise _missing(f"tools.[{index}].function.name")
+
+
+def _check_tool_choice(body: Body) -> None:
+    choice = body.get("tool_choice")
+    if choice in (None, "none", "auto"):
+        return
+    names = [tool["function"]["name"] for tool in body.get("tools") or ()]
+    if not names:
+        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
+    if choice == "required":
+        return
+    function = choice.get("function") if isinstance(choice, dict) else None
+    if not isinstance(function, dict):
+        raise _wrong("tool_choice", "'none', 'auto', 'required', or a function")
+    if function.get("name") not in names:
+        raise _invalid("tool_choice", "'tool_choice' names a function that is not in 'tools'.")
 
 
 def _check_format(response_format: Any) -> None:
@@ -172,6 +200,8 @@ def _check_texts(name: str, value: Any) -> None:
     lists = all(isinstance(item, list) and item and _is_tokens(item) for item in value)
     if not (lists or _is_tokens(value) or all(isinstance(item, str) for item in value)):
         raise _wrong(name, "an array of strings, of tokens, or of arrays of tokens")
+    if len(value) > _MAX_INPUTS and not _is_tokens(value):
+        raise _invalid(name, f"'{name}' may have at most {_MAX_INPUTS} items.")
 
 
 def _is_tokens(items: list[Any]) -> bool:

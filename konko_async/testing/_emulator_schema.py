@@ -5,6 +5,7 @@ from typing import Any, Final
 
 # Schemas may refer to themselves: below this depth, what may be left out is left out.
 _DEPTH: Final = 12
+_VALUES: Final = 10_000
 _FORMATS: Final = {
     "date": "2024-01-01",
     "date-time": "2024-01-01T00:00:00Z",
@@ -30,18 +31,31 @@ def example(schema: Any, name: str = "value") -> Any:
 
     Returns:
         Plain JSON data.
+
+    Raises:
+        ValueError: If the schema asks for more than ten thousand values.
+        TypeError: If it makes no sense; or whatever else its nonsense leads to.
     """
-    root = schema if isinstance(schema, Mapping) else {}
+    # Without a schema, or with one that allows everything, a string will do.
+    root = {} if schema is None or schema is True else schema
     return _Example(root).of(root, name, 0)
 
 
 class _Example:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
+        self._values = 0
 
     def of(self, schema: Any, name: str, depth: int) -> Any:
-        if not isinstance(schema, Mapping) or depth > _DEPTH:
+        self._values += 1
+        if self._values > _VALUES:
+            raise ValueError("it asks for too many values")
+        if depth > _DEPTH:
             return None
+        if not isinstance(schema, Mapping):
+            if schema is True:
+                return name
+            raise TypeError("a schema must be an object")
         schema = self._resolve(schema)
         for key in ("const", "default"):
             if key in schema:
@@ -103,9 +117,9 @@ class _Example:
     def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
         prefix = schema.get("prefixItems") or ()
         items = [self.of(part, name, depth + 1) for part in prefix]
-        missing = int(schema.get("minItems") or 0) - len(items)
         item = schema.get("items", {})
-        items += [self.of(item, name, depth + 1) for _ in range(missing)]
+        while len(items) < int(schema.get("minItems") or 0):
+            items.append(self.of(item, name, depth + 1))
         return items
 
 
@@ -141,5 +155,8 @@ def _number(schema: Mapping[str, Any], *, integer: bool) -> float:
 
 def _string(schema: Mapping[str, Any], name: str) -> str:
     text = _FORMATS.get(str(schema.get("format")), name)
-    text = text.ljust(int(schema.get("minLength") or 0), "x")
+    shortest = int(schema.get("minLength") or 0)
+    if shortest > _VALUES:
+        raise ValueError("it asks for too long a string")
+    text = text.ljust(shortest, "x")
     return text[: schema["maxLength"]] if "maxLength" in schema else text

@@ -1,7 +1,6 @@
 """The emulator's pace, places and rate limits."""
 
 import asyncio
-import itertools
 import re
 import time
 
@@ -40,9 +39,9 @@ async def test_latency_and_pace_of_whole_answers(http):
         await ask(http, emulator)
         record = emulator.requests[-1]
         assert record.first_byte - record.started >= 0.03 + 20 / 500
-        emulator.latency, emulator.tokens_per_second = 0.0, None
+        emulator.latency, emulator.tokens_per_second, emulator.answer_tokens = 0.0, None, 2000
         await ask(http, emulator)
-        assert emulator.requests[-1].first_byte - emulator.requests[-1].started < 0.03
+        assert emulator.requests[-1].first_byte - emulator.requests[-1].started < 2000 / 500 / 2
 
 
 @pytest.mark.parametrize(("n", "chunk_tokens"), [(1, 1), (4, 1), (1, 5)])
@@ -60,11 +59,12 @@ async def test_pace_of_streams(http, n, chunk_tokens):
 
 
 async def test_tokens_come_one_by_one(http):
-    async with Emulator(tokens_per_second=200, answer_tokens=10) as emulator:
+    async with Emulator(tokens_per_second=100, answer_tokens=15) as emulator:
         url = f"{emulator.base_url}/chat/completions"
         async with http.post(url, json={**HELLO, "stream": True}) as response:
             reads = [data async for data in response.content.iter_any()]
-    assert len(reads) >= 5
+    # What is late goes with what comes next, and this machine may be busy.
+    assert len(reads) >= 3
 
 
 async def test_an_unpaced_stream_is_one_write(http):
@@ -164,7 +164,7 @@ async def test_a_place_given_to_a_call_that_is_gone_goes_to_the_next():
 
 
 async def test_requests_limit(http):
-    async with Emulator(requests_per_minute=3, limit_window=0.2) as emulator:
+    async with Emulator(requests_per_minute=3, limit_window=0.5) as emulator:
         responses = [await ask(http, emulator) for _ in range(4)]
         assert [response.status for response in responses] == [200, 200, 200, 429]
         remaining = [r.headers["x-ratelimit-remaining-requests"] for r in responses]
@@ -174,7 +174,7 @@ async def test_requests_limit(http):
         assert "x-ratelimit-limit-tokens" not in responses[0].headers
         refused = responses[3].headers
         assert refused["retry-after"] == "1"
-        assert 0 < int(refused["retry-after-ms"]) <= 200
+        assert 0 < int(refused["retry-after-ms"]) <= 500
         assert emulator.rejected == 1
         # Other keys and models have windows of their own.
         assert (await ask(http, emulator, key="two")).status == 200
@@ -234,12 +234,14 @@ async def test_a_strict_window_holds_against_a_hammering_client(http):
                 await ask(http, emulator)
 
         await asyncio.gather(*(hammer() for _ in range(4)))
-        admitted = [r.started for r in emulator.requests if r.status == 200]
+        admitted = [record for record in emulator.requests if record.status == 200]
         assert emulator.rejected == emulator.received - len(admitted) > 0
-    assert len(admitted) >= 3 * most
-    # A request is admitted a little after it started, which is what the tolerance is for.
-    for first, last in itertools.pairwise(admitted[::most]):
-        assert last - first >= window * 0.8
+    assert len(admitted) >= 2 * most
+    # Each was admitted between these two.
+    after = sorted(record.started for record in admitted)
+    before = sorted(record.first_byte for record in admitted)
+    for first, last in zip(after, before[most:], strict=False):
+        assert last - first >= window
 
 
 class TestWindow:
