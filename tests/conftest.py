@@ -41,8 +41,11 @@ def nothing_left_behind():
 
 
 @pytest.fixture(autouse=True)
-async def no_task_left_behind():
-    """Fail a test that leaves a task running on its loop."""
+async def no_task_left_behind(nothing_left_behind):
+    """Fail a test that leaves a task running on its loop.
+
+    Asks for the other fixture so that the loop is closed, with its executor, before that one looks.
+    """
     before = asyncio.all_tasks()
     yield
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
