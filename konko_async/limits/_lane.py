@@ -207,7 +207,8 @@ class Lane:
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
                 wake = self._ready_at(now, waiter.tokens, cap)
-                if waiter.deadline is None or max(wake, now) <= waiter.deadline:
+                earliest = now if wake == math.inf else wake
+                if waiter.deadline is None or earliest <= waiter.deadline:
                     break
                 self._refuse(waiter, now)
                 continue
@@ -316,7 +317,7 @@ class Lane:
             headers: names in lower case, or a case-insensitive mapping.
         """
         if self._throttle.learns:
-            now = self._time()
+            now = self._clock()
             self._news(now, paused=self._throttle.read(now, headers, self._in_flight))
 
     def observe_rejection(self, retry_after: float | None = None) -> None:
@@ -332,7 +333,7 @@ class Lane:
                 window. With adaptive concurrency the first two episodes in a row without
                 ``retry_after`` do not pause: it answers them itself.
         """
-        now, patient = self._time(), self._adaptive is not None
+        now, patient = self._clock(), self._adaptive is not None
         self._news(now, paused=self._throttle.reject(now, retry_after, patient=patient))
 
     def _news(self, now: float, *, paused: bool) -> None:
@@ -357,7 +358,7 @@ class Lane:
 
     def snapshot(self) -> LaneLimits:
         """Return what is used, waiting and learned now."""
-        throttle, now, queue = self._throttle, self._time(), self._queue
+        throttle, now, queue = self._throttle, self._clock(), self._queue
         return LaneLimits(
             model=self.model,
             key=self.key,
@@ -383,6 +384,16 @@ class Lane:
 
     # --- loops
 
+    def _clock(self) -> float:
+        """The time, also before the first call and outside of any loop."""
+        try:
+            loop = _running_loop()
+        except RuntimeError:
+            return self._time()
+        if loop is not self._loop:
+            self._attach(loop)
+        return self._time()
+
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Go over to another loop: what was spent stays spent, on the new loop's clock."""
         old = self._loop
@@ -392,14 +403,14 @@ class Lane:
                     "a rate limiter (a client) is in use on another running event loop: "
                     "make one client per loop"
                 )
-            delta = loop.time() - self._time()
-            self._throttle.shift(delta)
-            self._reserve_until += delta
             # Whoever waited or held a place there is gone.
             self._queue = Waiting()
             self._era += 1
             self._in_flight = 0
             self._timer, self._wake_at = None, math.inf
+        delta = loop.time() - self._time()
+        self._throttle.shift(delta)
+        self._reserve_until += delta
         self._loop = loop
         self._time = loop.time
 

@@ -36,7 +36,7 @@ class Strikes:
 
         Args:
             now: the time.
-            retry_after: seconds the server asked for, if it did.
+            retry_after: seconds the server asked for, above 0, if it did.
             patient: without ``retry_after``, pause only from the third episode on: somebody else
                 (the adaptive limiter) takes care of the first ones.
 
@@ -47,7 +47,7 @@ class Strikes:
         if fresh:
             self.count += 1
         pause = 0.0
-        if retry_after is not None and 0.0 < retry_after < math.inf:
+        if retry_after is not None:
             pause = min(retry_after, MAX_PAUSE)
         elif fresh and (not patient or self.count > 2):  # noqa: PLR2004  (said above)
             pause = min(_FIRST_BACKOFF * 2.0 ** min(self.count - 1, 10), _LAST_BACKOFF)

@@ -226,9 +226,10 @@ class Waiting:
 
     def ahead(self, line: Line) -> tuple[int, int]:
         """How many, and how many tokens, are surely served before a newcomer of this line."""
-        own, other = line, self.interactive if line is self.batch else self.batch
         if line is self.interactive:
-            return own.count, own.tokens
-        if other.count <= INTERACTIVE_PER_BATCH * (own.count + 1):
-            return own.count + other.count, own.tokens + other.tokens
-        return own.count * (INTERACTIVE_PER_BATCH + 1), own.tokens
+            return line.count, line.tokens
+        first = max(INTERACTIVE_PER_BATCH - self._streak, 0)
+        before = first + INTERACTIVE_PER_BATCH * line.count
+        if self.interactive.count <= before:
+            return line.count + self.interactive.count, line.tokens + self.interactive.tokens
+        return line.count + before, line.tokens

@@ -118,7 +118,8 @@ class Throttle:
         bucket = self.tokens.bucket
         if bucket is not None and (needed := bucket.delay(now, tokens, tokens_ahead)) > wait:
             wait, cause = needed, Cause.TOKENS
-        return wait, cause
+        # The buckets hold still in a pause, so their part is what comes on top of it.
+        return wait, Cause.PAUSE if paused > wait / 2 else cause
 
     def settle(self, now: float, charges: Charges, reserved: float, used: float) -> None:
         """Correct the tokens of a call to what it used."""
@@ -155,6 +156,8 @@ class Throttle:
         Returns:
             Whether a pause began or became longer.
         """
+        if retry_after is not None and not 0.0 < retry_after < math.inf:
+            retry_after = None
         fresh, pause = self.strikes.add(now, retry_after, patient=patient)
         self._rejected.add(now, 1.0)
         if fresh and self.learns and pause:
