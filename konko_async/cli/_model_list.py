@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from konko_async import Model
+from konko_async import Model, ModelList
 from konko_async.cli._connect import connect
 from konko_async.cli._options import Connection
 from konko_async.cli._output import clean, is_terminal, note
@@ -47,10 +48,10 @@ async def show(connection: Connection, *, kind: str | None, as_json: bool, wide:
         The exit code.
     """
     async with connect(connection) as (client, _):
-        models = [model async for model in client.models.list() if _is(kind, model)]
+        page = await client.models.list()
+    models = [model for model in page.data if _is(kind, model)]
     if as_json:
-        listed = {"object": "list", "data": [model.raw for model in models]}
-        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_sent(page, models), indent=2, ensure_ascii=False))
     elif is_terminal(sys.stdout):
         _print_table(models, wide=wide)
     else:
@@ -61,6 +62,13 @@ async def show(connection: Connection, *, kind: str | None, as_json: bool, wide:
 def _is(kind: str | None, model: Model) -> bool:
     # Servers other than Konko do not tell: a model that may be of the kind is listed.
     return kind is None or getattr(model, f"is_{kind}") is not False
+
+
+def _as_sent(page: ModelList, models: Sequence[Model]) -> Any:
+    """Return the list as it was received, with only these models in it."""
+    listed, names = page.raw, {model.id for model in models}
+    kept = [model for model in listed["data"] if model.get("id") in names]
+    return {**listed, "data": kept}
 
 
 def _cell(model: Model, field: str) -> str:

@@ -14,6 +14,7 @@ from konko_async.errors import KonkoError
 __all__ = ["clean", "is_terminal", "note", "redact", "report"]
 
 _KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
+_LONGEST_LINE = 400
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, and might be part of any word
 
 # C0 but for tab and line feed, DEL and C1: an answer must not move the cursor, rename the window
@@ -55,9 +56,9 @@ def report(error: KonkoError, *, debug: bool) -> None:
     if debug:
         text = "".join(traceback.format_exception(error))
         click.echo(clean(redact(text)), err=True, nl=False)
-    first, _, rest = error.message.partition("\n")
+    line = " ".join(error.message.split())
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]} ... (--debug shows all)"
     attempts = len(error.attempts)
-    tried = f" ({attempts} attempts)" if attempts > 1 else ""
-    more = " (--debug shows more)" if rest and not debug else ""
     sys.stdout.flush()
-    note(f"{first}{tried}{more}")
+    note(f"{line} ({attempts} attempts)" if attempts > 1 else line)

@@ -11,12 +11,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from konko_async.cli._output import report
+from konko_async.cli._output import is_terminal, report
 from konko_async.errors import ConfigurationError, KonkoError
 
 __all__ = ["on_interrupt", "run"]
 
-_FAILED, _USAGE, _TERMINATED = 1, 2, 128 + signal.SIGTERM
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def run(
@@ -29,8 +30,8 @@ def run(
         debug: whether errors are shown with their traceback.
         terminated: the exit code after SIGTERM.
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C; all that the coroutine held has been let go by then.
+    Returns:
+        The exit code; all that the coroutine held has been let go by then.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
@@ -38,6 +39,10 @@ def run(
         except KonkoError as error:
             report(error, debug=debug)
             return _USAGE if isinstance(error, ConfigurationError) else _FAILED
+        except KeyboardInterrupt:
+            if is_terminal(sys.stderr):  # leave the line on which the terminal wrote ^C
+                sys.stderr.write("\n")
+            return _INTERRUPTED
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

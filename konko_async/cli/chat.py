@@ -46,9 +46,7 @@ def command(
         from konko_async.cli._interactive import converse  # noqa: PLC0415 - prompt_toolkit
 
         return run(converse(connection, model, conversation), debug=connection.debug)
-    question = _from_stdin() if prompt is None or prompt == "-" else prompt
-    if not question.strip():
-        raise click.UsageError("the prompt is empty")
+    question = _question(prompt)
     conversation.ask(question)
     return run(ask(connection, model, conversation, as_json=as_json), debug=connection.debug)
 
@@ -61,8 +59,17 @@ def _parameters(sampling: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _from_stdin() -> str:
+def _question(prompt: str | None) -> str:
+    """Return the prompt, from the argument or from standard input."""
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"standard input is not {error.encoding} text") from None
+        if prompt is None or prompt == "-":
+            # Strictly: Python lets bytes that are no text pass as lone surrogates.
+            text = sys.stdin.buffer.read().decode(sys.stdin.encoding).removeprefix("\ufeff")
+        else:
+            text = prompt
+            text.encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise click.UsageError(f"the prompt is not {error.encoding} text") from None
+    if not text.strip():
+        raise click.UsageError("the prompt is empty")
+    return text

@@ -1,0 +1,177 @@
+"""Runs `konko-async` as a user does: a process of its own, on pipes or on a terminal."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+from dataclasses import dataclass
+
+KEY = "canary-5ca1ab1e-0ddba11"  # of every test; must appear in no output
+CHAT_MODEL = "codellama/codellama-13b-instruct"
+_COMMAND = (sys.executable, "-m", "konko_async")
+_PATIENCE = 20.0
+# Makes the terminal on its standard input the controlling one, so that Ctrl-C is a signal.
+_TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+_ESCAPES = re.compile(r"\x1b\[[0-9;?>=]*[a-zA-Z]|\x1b[=>]|\x1b\][^\x07]*\x07")
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def environment(emulator=None, home=None, **more):
+    """The environment of a command: nothing of the person who runs the tests but the path."""
+    names = ("PATH", "LANG", "LC_ALL", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH")
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    env |= {"PYTHONWARNINGS": "default", "PYTHONUTF8": "1", "TERM": "xterm-256color"}
+    if home is not None:
+        env |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    if emulator is not None:
+        env |= {"KONKO_BASE_URL": emulator.base_url, "KONKO_API_KEY": KEY}
+    return {**env, **more}
+
+
+class Command:
+    """A running command on pipes; `seen` grows while `wait_for` reads."""
+
+    def __init__(self, process):
+        self.process = process
+        self.seen = ""
+
+    async def wait_for(self, text):
+        """Read standard output until `text` has come."""
+        async with asyncio.timeout(_PATIENCE):
+            while text not in self.seen:
+                data = await self.process.stdout.read(4096)
+                assert data, f"the command ended; it had written {self.seen!r}"
+                self.seen += data.decode()
+        return self.seen
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    async def finish(self, stdin=None):
+        async with asyncio.timeout(_PATIENCE):
+            out, err = await self.process.communicate(stdin)
+        _join_waiters()
+        return Result(self.process.returncode, self.seen + out.decode(), err.decode())
+
+
+@contextlib.asynccontextmanager
+async def command(*arguments, env, executable=_COMMAND):
+    process = await asyncio.create_subprocess_exec(
+        *executable,
+        *arguments,
+        env=env,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    running = Command(process)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await running.finish()
+
+
+async def run(*arguments, env, stdin=b"", executable=_COMMAND):
+    """Run a command to its end."""
+    async with command(*arguments, env=env, executable=executable) as running:
+        return await running.finish(stdin)
+
+
+class Terminal:
+    """A running command on a pseudo-terminal."""
+
+    def __init__(self, process, master):
+        self.process = process
+        self.seen = ""
+        self._master = master
+        self._mark = 0
+
+    def type(self, text):
+        os.write(self._master, text.encode())
+
+    async def wait_for(self, text):
+        """Wait until `text` has come since the last wait; returns what came, without escapes."""
+        async with asyncio.timeout(_PATIENCE):
+            while (found := self._plain().find(text, self._mark)) < 0:
+                assert await self._read(), f"the command ended; it had written {self.seen!r}"
+        plain = self._plain()[self._mark : found + len(text)]
+        self._mark = found + len(text)
+        return plain
+
+    async def finish(self):
+        """Wait for the end; returns the exit code."""
+        async with asyncio.timeout(_PATIENCE):
+            while await self._read():
+                pass
+            code = await self.process.wait()
+        _join_waiters()
+        return code
+
+    def _plain(self):
+        return _ESCAPES.sub("", self.seen).replace("\r", "")
+
+    async def _read(self):
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_reader(self._master, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._master)
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux's word for: the last writer has closed it
+            return False
+        self.seen += data.decode(errors="replace")
+        if b"\x1b[6n" in data:  # where is the cursor? prompt_toolkit waits for an answer
+            os.write(self._master, b"\x1b[1;1R")
+        return bool(data)
+
+
+@contextlib.asynccontextmanager
+async def terminal(*arguments, env, width=100):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", "-c", _TAKE_TERMINAL, *_COMMAND, *arguments),
+            env=env,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+    finally:
+        os.close(slave)
+    running = Terminal(process, master)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+            _join_waiters()
+        os.close(master)
+
+
+def _join_waiters():
+    # Python 3.11 waits for a process in a thread, which ends a moment after the process.
+    for thread in threading.enumerate():
+        if "waitpid" in thread.name:
+            thread.join(5)

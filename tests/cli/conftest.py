@@ -1,0 +1,21 @@
+"""An emulator that accepts the tests' own key only."""
+
+import pytest
+from cli_kit import KEY, environment
+
+from konko_async.testing import Emulator
+
+
+def _answer(body):
+    return "One two three."
+
+
+@pytest.fixture
+async def emulator():
+    async with Emulator(api_keys=[KEY], answer=_answer) as running:
+        yield running
+
+
+@pytest.fixture
+def env(emulator, tmp_path):
+    return environment(emulator, tmp_path)
