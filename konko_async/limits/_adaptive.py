@@ -35,7 +35,7 @@ _DEEPEST_DIP: Final = 0.5
 _DIP_EVERY: Final = 25
 _DIP_SOON: Final = 3
 _PROBE_AFTER: Final = 200
-_PROBE_AFTER_MOST: Final = 800
+_PROBE_AFTER_MOST: Final = 400
 # Decreases for rejections in a row, each after the one before took effect.
 _CUTS: Final = (1.0, 0.9, 0.7, 0.5)
 _PRECISION: Final = 0.04
@@ -84,7 +84,7 @@ class AdaptiveConcurrency:
     It begins at 4, grows by half and later by a fifth per epoch (as many completions as half the
     limit) until calls are turned away or latency rises, and then holds. After 200 calls without
     trouble it tries one more place, then two, four and so on as long as that goes well; each
-    failure doubles the 200, up to 800. That keeps rejections well under 1 %.
+    failure doubles the 200, up to 400. That keeps rejections well under 1 %.
 
     Attributes:
         limit: places there are now, 1 to 1,000.

@@ -128,8 +128,8 @@ class RequestBucket(AsyncLimiter):
         """Seconds until ``amount`` fits after ``ahead`` others; see :class:`Bucket`."""
         elapsed = now - self._last_check
         level = max(self._level - max(elapsed, 0.0) * self._rate_per_sec, 0.0)
-        over = level + ahead + amount - self._grace
-        wait = over / self._rate_per_sec if over > 0 else 0.0
+        over = level + ahead + amount - self.burst
+        wait = over / self._rate_per_sec if over > self._grace - self.burst else 0.0
         return max(wait - min(elapsed, 0.0), _room(self.spent, now, ahead + amount, self.limit))
 
     def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:  # noqa: ARG002
