@@ -9,7 +9,6 @@ import re
 import struct
 import sys
 import termios
-import threading
 from dataclasses import dataclass
 
 KEY = "canary-5ca1ab1e-0ddba11"  # of every test; must appear in no output
@@ -65,7 +64,6 @@ class Command:
     async def finish(self, stdin=None):
         async with asyncio.timeout(_PATIENCE):
             out, err = await self.process.communicate(stdin)
-        _join_waiters()
         return Result(self.process.returncode, self.seen + out.decode(), err.decode())
 
 
@@ -120,9 +118,7 @@ class Terminal:
         async with asyncio.timeout(_PATIENCE):
             while await self._read():
                 pass
-            code = await self.process.wait()
-        _join_waiters()
-        return code
+            return await self.process.wait()
 
     def _plain(self):
         return _ESCAPES.sub("", self.seen).replace("\r", "")
@@ -166,12 +162,4 @@ async def terminal(*arguments, env, width=100):
         if process.returncode is None:
             process.kill()
             await process.wait()
-            _join_waiters()
         os.close(master)
-
-
-def _join_waiters():
-    # Python 3.11 waits for a process in a thread, which ends a moment after the process.
-    for thread in threading.enumerate():
-        if "waitpid" in thread.name:
-            thread.join(5)

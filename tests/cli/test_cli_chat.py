@@ -175,14 +175,14 @@ async def test_a_timeout_bounds_the_call(env, emulator):
     emulator.always(faults.Stall(after_chunks=None))
     result = await run("chat", "hi", "--timeout", "0.2", env=env)
     assert result.code == 1
-    assert "0.2" in result.err
+    assert "total timeout" in result.err
 
 
 @pytest.mark.local_model
 async def test_local_answers_without_a_key():
     pytest.importorskip("xllamacpp")
     env = environment(KONKO_MODEL="not/used")
-    result = await run("chat", "--local", "--json", "What is Python?", env=env)
+    result = await run("chat", "--local", "--json", "--max-tokens", "8", "What is Python?", env=env)
     assert result.code == 0
     assert json.loads(result.out)["object"] == "chat.completion"
 
