@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,9 @@ from konko_async.wire._codec import decode_json
 __all__ = ["ErrorInfo", "find_error", "status_error", "stream_error"]
 
 MESSAGE_LIMIT = 500
+_NO_REASON = "the server sent no explanation"
+_FIELD_LIMIT = 200  # of code, type and param
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+")  # all but the line feed
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "badrequesterror": 400,
@@ -66,6 +70,20 @@ def _text(value: Any) -> str | None:
     return None if value is None or isinstance(value, (dict, list)) else str(value)
 
 
+def _short(value: Any) -> str | None:
+    text = _text(value)
+    return None if text is None else text[:_FIELD_LIMIT]
+
+
+def _shown(text: str) -> str:
+    """Cut a text, and take out what could steer a terminal or forge a line of a log."""
+    return _CONTROLS.sub(" ", text[: 2 * MESSAGE_LIMIT]).strip()[:MESSAGE_LIMIT]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _status(*candidates: Any) -> int | None:
     for value in candidates:
         text = str(value).strip().lower()
@@ -82,42 +100,59 @@ def find_error(payload: Any) -> ErrorInfo | None:
     """Return the error in a decoded JSON payload, or None if it holds none.
 
     Known shapes: ``{"error": {…}}``, ``{"error": "text"}``, ``{"object": "error", …}``,
-    ``{"detail": …}`` (FastAPI) and ``{"message": …}``.
+    ``{"type": "error", …}``, ``{"detail": …}`` (FastAPI), ``{"message": …}``, and a list that
+    begins with one of these (Gemini). An ``error`` that says nothing, beside choices or data, is
+    none.
     """
+    if isinstance(payload, list) and payload and isinstance(payload[0], dict):
+        payload = payload[0]
+        if payload.get("error") is None:
+            return None
     if not isinstance(payload, dict):
         return None
     inner = payload.get("error")
-    if inner is None or inner is False:
-        if payload.get("object") != "error" and payload.get("type") != "error":
-            if "choices" in payload or "data" in payload:
-                return None
-            inner = payload.get("detail", payload.get("message"))
-            if inner is None:
-                return None
-        else:
-            inner = payload
+    says_nothing = inner is None or inner is False
+    if says_nothing or (not inner and (payload.get("choices") or payload.get("data"))):
+        inner = _unnamed_error(payload)
+        if inner is None:
+            return None
     if not isinstance(inner, dict):
-        text = inner if isinstance(inner, str) else msgspec.json.encode(inner).decode()
-        inner = {**payload, "message": text}
+        inner = {**payload, "message": _with_reason(inner, payload)}
     return _read(inner, payload)
 
 
+def _unnamed_error(payload: dict[str, Any]) -> Any:
+    """Return what stands for an ``error`` in a payload without one, or None."""
+    if payload.get("object") == "error" or payload.get("type") == "error":
+        return payload
+    if "choices" in payload or "data" in payload:
+        return None
+    detail = payload.get("detail")
+    return payload.get("message") if detail is None else detail
+
+
+def _with_reason(inner: Any, payload: dict[str, Any]) -> str:
+    text = inner if isinstance(inner, str) else _json(inner)
+    reason = payload.get("message")
+    if isinstance(reason, str) and reason and reason != text:
+        return f"{text}: {reason}" if text else reason  # {"error": "Bad Request", "message": …}
+    return text
+
+
 def _read(inner: dict[str, Any], outer: dict[str, Any]) -> ErrorInfo:
-    message = _text(inner.get("message")) or _text(inner.get("detail"))
-    if message is None:
-        message = msgspec.json.encode(inner).decode()
+    message = _text(inner.get("message")) or _text(inner.get("detail")) or _json(inner)
     code, kind = inner.get("code"), inner.get("type")
     return ErrorInfo(
-        message[:MESSAGE_LIMIT],
-        _text(code),
-        _text(kind),
-        _text(inner.get("param")),
+        _shown(message),
+        _short(code),
+        _short(kind),
+        _short(inner.get("param")),
         _status(inner.get("status"), inner.get("status_code"), code, kind, outer.get("status")),
     )
 
 
 def _plain(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())[:MESSAGE_LIMIT]
+    return _shown(" ".join(body.decode("utf-8", "replace").split()))
 
 
 def status_error(
@@ -136,10 +171,10 @@ def status_error(
         payload = decode_json(body)
     except ResponseDecodeError:
         payload = body.decode("utf-8", "replace")
-    info = find_error(payload) or ErrorInfo(_plain(body) or "the server sent no explanation")
+    info = find_error(payload) or ErrorInfo(_plain(body) or _NO_REASON)
     return APIStatusError.for_status(
         status,
-        f"HTTP {status}: {info.message}",
+        f"HTTP {status}: {info.message}"[:MESSAGE_LIMIT],
         headers={name.lower(): value for name, value in headers.items()},
         body=payload,
         code=info.code,
@@ -176,11 +211,14 @@ def stream_error(
         delivered: whether deltas have reached the caller. If not, an error that names a status is
             what it would have been as a status.
     """
-    info = find_error(payload) or ErrorInfo(str(payload)[:MESSAGE_LIMIT])
+    info = find_error(payload)
+    if info is None:
+        text = payload if isinstance(payload, str) else _json(payload)
+        info = ErrorInfo(_shown(text) or _NO_REASON)
     if info.status is not None and not delivered:
         return APIStatusError.for_status(
             info.status,
-            f"the server sent an error inside a 200 answer: {info.message}",
+            f"the server sent an error inside a 200 answer: {info.message}"[:MESSAGE_LIMIT],
             headers={name.lower(): value for name, value in headers.items()},
             body=payload,
             code=info.code,
@@ -190,7 +228,7 @@ def stream_error(
             request_id=request_id,
         )
     return StreamServerError(
-        f"the server sent an error inside the stream: {info.message}",
+        f"the server sent an error inside the stream: {info.message}"[:MESSAGE_LIMIT],
         code=info.code,
         type=info.type,
         body=payload,
