@@ -121,8 +121,12 @@ def _missing(what: str, body: bytes, answer: Answer) -> APIError:
 
 
 def _finish_completion(value: ChatCompletion | Completion, body: bytes, answer: Answer) -> Any:
+    if value.error is not None or not value.choices:
+        failure = _hidden_error(body, answer)
+        if failure is not None:
+            raise failure
     value.request_id = answer.request_id
-    if not value.choices and "choices" not in value.raw:
+    if not value.choices and not isinstance(value.raw.get("choices"), list):
         raise _missing("choices", body, answer)
     if value.usage is not None and not value.usage.known:
         value.usage = None  # {} tells nothing; unknown is not 0
@@ -132,17 +136,6 @@ def _finish_completion(value: ChatCompletion | Completion, body: bytes, answer: 
 def _finish_chat(value: ChatCompletion, body: bytes, answer: Answer) -> ChatCompletion:
     for choice in value.choices:
         choice.message.role = choice.message.role or "assistant"
-    if not value.choices and _hidden_error(body, answer):
-        raise _missing("choices", body, answer)
-    _finish_completion(value, body, answer)
-    return value
-
-
-def _finish_text(value: Completion, body: bytes, answer: Answer) -> Completion:
-    if value.error is not None or not value.choices:
-        failure = _hidden_error(body, answer)
-        if failure is not None:
-            raise failure
     _finish_completion(value, body, answer)
     return value
 
@@ -188,7 +181,7 @@ COMPLETIONS = Endpoint(
     "POST",
     "/completions",
     Codec(Completion),
-    finish=_finish_text,
+    finish=_finish_completion,
     stream=(Codec(Completion), CompletionAccumulator),
 )
 EMBEDDINGS = Endpoint(

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 
+from konko_async.wire._json import decode_json
+
 __all__ = ["Wire"]
 
 
 class _Raw:
     """Keeps the JSON as received beside a struct's fields: one slot, not a field.
 
-    A slot is not compared, copied or encoded with the struct, and costs 8 bytes. The JSON is
-    decoded only when somebody asks.
+    A slot is not compared or encoded with the struct, and costs 8 bytes; copies and pickles keep
+    it. The JSON is decoded only when somebody asks.
     """
 
     __slots__ = ("_raw",)
@@ -31,9 +33,23 @@ class _Raw:
             text = self._raw
         except AttributeError:
             return msgspec.to_builtins(self)
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return msgspec.json.decode(text)
+        return decode_json(text)
+
+    def __copy__(self) -> Any:
+        return _rebuilt(type(self), self._values(), getattr(self, "_raw", None))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self._values(), getattr(self, "_raw", None))
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__struct_fields__)  # type: ignore[attr-defined]
+
+
+def _rebuilt(kind: Any, values: tuple[Any, ...], raw: bytes | str | None) -> Any:
+    struct = kind(*values)
+    if raw is not None:
+        struct._raw = raw  # noqa: SLF001 - the slot above
+    return struct
 
 
 # gc=False: answers hold strings, numbers and lists of such structs; no cycle can form.

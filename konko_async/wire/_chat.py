@@ -64,7 +64,7 @@ class Usage(Wire):
         return self.total_tokens or self.prompt_tokens + self.completion_tokens
 
 
-class FunctionCall(Wire):
+class FunctionCall(Wire, omit_defaults=False):
     """A function the model wants called; ``arguments`` is JSON text and may be invalid."""
 
     name: str = ""
@@ -142,6 +142,8 @@ class ChatCompletion(Wire):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     request_id: str | None = msgspec.field(default=None, name="_request_id")
+    # An error inside a 200 answer; never reaches the caller as a completion.
+    error: Any = None
 
 
 class ToolCallDelta(Wire):

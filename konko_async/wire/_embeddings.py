@@ -65,8 +65,10 @@ def unpack_vector(packed: str) -> list[float]:
     """Return the float32 values in a base64 text.
 
     Raises:
-        ValueError: not base64, or not a whole number of float32 values.
+        ValueError: not base64, or not a whole number (1 or more) of float32 values.
     """
+    if not packed:
+        raise ValueError("there is none")
     try:
         values = array.array("f", base64.b64decode(packed, validate=True))
     except binascii.Error as error:

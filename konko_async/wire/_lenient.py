@@ -27,6 +27,8 @@ def convert(value: Any, kind: type[T]) -> T:
     Raises:
         ValueError: there is no sensible reading, as of a list where an object must stand.
     """
+    if isinstance(value, list) and "data" in getattr(kind, "__struct_fields__", ()):
+        value = {"data": value}  # a bare list of models (Together) or vectors
     return typing.cast("T", _convert(value, kind))
 
 
@@ -82,12 +84,17 @@ def _list(value: Any, item: Any) -> list[Any]:
 def _struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004 - one kind of failure for all misfits
+    if isinstance(value.get("content"), list) and "reasoning" in kind.__struct_fields__:
+        value = _without_thinking(value)
     hints = _hints(kind)
     found = {}
     for name, wire_name in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
         if value.get(wire_name) is not None:
+            given = value[wire_name]
+            if name == "arguments" and not isinstance(given, str):
+                given = _json(given)  # whatever it looks like: arguments are JSON
             try:
-                found[name] = _convert(value[wire_name], hints[name])
+                found[name] = _convert(given, hints[name])
             except (ValueError, OverflowError):
                 continue
     try:
@@ -96,17 +103,40 @@ def _struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
         raise ValueError(str(error)) from None
 
 
+def _without_thinking(message: dict[str, Any]) -> dict[str, Any]:
+    """Move the parts that say what a model thought (Mistral's ``thinking``) out of its content."""
+    thoughts: list[Any] = []
+    content: list[Any] = []
+    for part in message["content"]:
+        thought = part.get("thinking") if isinstance(part, dict) else None
+        (content if thought is None else thoughts).append(part if thought is None else thought)
+    if not thoughts:
+        return message
+    reasoning = message.get("reasoning") or "".join(map(_text, thoughts))
+    return {**message, "content": content, "reasoning": reasoning}
+
+
 def _text(value: Any) -> str:
-    """Text of a list of parts (Mistral, Anthropic style); JSON of an object; digits of a number."""
-    if isinstance(value, list) and all(_part(part) is not None for part in value):
-        return "".join(_part(part) or "" for part in value)
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """Text of a part or of a list of parts; JSON of what else there is, digits of a number.
+
+    Parts without text (images, references) say nothing in text and are left out, unless there are
+    no others.
+    """
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else [value]
+    texts = [text for part in parts if (text := _part(part)) is not None]
+    return "".join(texts) if texts or value == [] else _json(value)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _part(part: Any) -> str | None:
     if isinstance(part, str):
         return part
-    if isinstance(part, dict):
+    if isinstance(part, dict) and not part.keys().isdisjoint({"type", "text"}):
         text = part.get("text", part.get("refusal"))
         return text if isinstance(text, str) else None
     return None

@@ -1,0 +1,120 @@
+"""JSON in and out; every failure is one of ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from konko_async.errors import ConfigurationError, ResponseDecodeError
+
+__all__ = ["BODY_SHOWN", "decode_json", "encode", "is_finite"]
+
+BODY_SHOWN = 4096
+"""Bytes of a body that an error carries."""
+
+_decode_any = msgspec.json.Decoder().decode
+_OFFSET = re.compile(r"\(byte (\d+)\)")
+# Escapes in JSON text: a whole surrogate pair, half of one, or anything else.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _plain(value: Any) -> Any:
+    """Return what the encoder takes for a subclass that it does not: it looks at exact types."""
+    if isinstance(value, str):
+        return str.__str__(value)  # the text itself, whatever the subclass shows
+    if isinstance(value, int):
+        return int.__add__(value, 0)
+    if isinstance(value, float):
+        return float.__add__(value, 0.0)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
+
+
+_encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode
+
+
+def encode(params: Any) -> bytes:
+    """Return ``params`` as JSON.
+
+    Raises:
+        ConfigurationError: it holds something that JSON cannot carry.
+    """
+    try:
+        return _encode(params)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise ConfigurationError(f"the request cannot be written as JSON ({problem[:200]})")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` holds no NaN or infinity at any depth; JSON has neither."""
+    try:
+        return _is_finite(value)
+    except RecursionError:
+        return True  # too deep, or it holds itself: encode() will say so
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return value - value == 0
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, Decimal) or value.is_finite()
+
+
+def decode_json(body: bytes | str) -> Any:
+    """Return the decoded JSON of ``body``.
+
+    What servers get wrong without losing the meaning is put up with: invalid UTF-8 and halves of
+    surrogate pairs (text cut inside of a character) become U+FFFD, a byte order mark is skipped,
+    and NaN, infinities, numbers out of range and raw control characters are read as they are meant.
+
+    Raises:
+        ResponseDecodeError: malformed; tells the offset, never the payload.
+    """
+    try:
+        return _decode_any(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        problem = _failure(body, error)
+    try:
+        return json.loads(_mended(body), strict=False)
+    except (ValueError, RecursionError):
+        raise problem from None
+
+
+def _mended(body: bytes | str) -> str:
+    data = body.encode("utf-8", "replace") if isinstance(body, str) else body
+    return _ESCAPE.sub(_mended_escape, data.decode("utf-8", "replace").removeprefix("\ufeff"))
+
+
+def _mended_escape(match: re.Match[str]) -> str:
+    return "\ufffd" if match["half"] else match[0]
+
+
+def _failure(body: bytes | str, error: Exception) -> ResponseDecodeError:
+    data = body.encode("utf-8", "replace") if isinstance(body, str) else body
+    truncated = "truncated" in str(error)
+    match = _OFFSET.search(str(error))
+    offset = len(data) if truncated else int(match[1]) if match else None
+    where = f" at byte {offset}" if offset is not None else ""
+    what = "it ends too early" if truncated else "malformed"
+    if isinstance(error, RecursionError):
+        what = "nested too deeply"
+    return ResponseDecodeError(
+        f"the server's JSON cannot be read: {what}{where}",
+        body=data[:BODY_SHOWN],
+        offset=offset,
+        retryable=truncated,
+    )
