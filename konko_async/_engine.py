@@ -183,17 +183,13 @@ class Engine:
         stream: bool,
         options: CallOptions,
     ) -> Request:
-        policies = self.policies
-        timeout = Timeout.of(options.timeout, policies.timeout)
+        timeout = Timeout.of(options.timeout, self.policies.timeout)
+        if options is not _NO_OPTIONS:
+            _check_options(options)
         if options.extra_body:
             params = _merged(params, options.extra_body)
             model = params.get("model", model)
         headers = check_headers(options.extra_headers) if options.extra_headers else _NO_HEADERS
-        priority = options.priority or "interactive"
-        if priority not in {"interactive", "batch"}:
-            raise ConfigurationError(
-                f'priority must be "interactive" or "batch", not {priority!r:.40}'
-            )
         return Request(
             endpoint,
             path,
@@ -203,7 +199,7 @@ class Engine:
             headers=headers,
             query=options.extra_query,
             timeout=timeout,
-            priority=priority,
+            priority=options.priority or "interactive",
             call=Call(asyncio.get_running_loop().time(), timeout.total),
         )
 
@@ -223,6 +219,29 @@ def _usable(response: Any, *, stream: bool) -> Response:
         kind = "a stream was asked for" if stream else "no stream was asked for"
         raise ConfigurationError(f"middleware returned a response of the wrong kind: {kind}")
     return response
+
+
+def _check_options(options: CallOptions) -> None:
+    """Reject what would only fail on its way out, as somebody else's exception.
+
+    Raises:
+        ConfigurationError: an option has a wrong type or value.
+    """
+    for name in ("extra_headers", "extra_query", "extra_body"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} must be a mapping, not {type(value).__name__}")
+    for name, value in (options.extra_query or {}).items():
+        if not isinstance(name, str) or isinstance(value, bool):
+            raise ConfigurationError(f"extra_query: {name!r:.40} needs a text or a number")
+        if not isinstance(value, (str, int, float)):
+            raise ConfigurationError(
+                f"extra_query: {name!r:.40} is a {type(value).__name__}, not a text or a number"
+            )
+    if options.priority not in {None, "interactive", "batch"}:
+        raise ConfigurationError(
+            f'priority must be "interactive" or "batch", not {options.priority!r:.40}'
+        )
 
 
 def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,8 +218,8 @@ class Feed(Generic[C, R]):
                     break
                 chunk._raw = payload  # noqa: SLF001 - the slot of Wire
                 chunks.append(chunk)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            pass  # TypeError: an ErrorEvent, as msgspec reads no subclass of str
         if chunks:
             self.accumulated.add(chunks)
             self.ready.extend(chunks)
@@ -230,7 +230,7 @@ class Feed(Generic[C, R]):
     def _decode_odd(self, payload: Any) -> None:
         """Decode a payload that is the end, an error, or in need of the forgiving way."""
         if isinstance(payload, ErrorEvent):
-            self._fail_by_server(payload)
+            self._fail_by_server(str(payload))
             return
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
         if text.strip() == _DONE:

@@ -43,8 +43,9 @@ def in_flight(client):
 
 
 def others():
-    """Tasks beside the one that asks."""
-    return asyncio.all_tasks() - {asyncio.current_task()}
+    """Tasks beside the one that asks, and those of the fault server's connections."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    return {task for task in tasks if "Connection._serve" not in repr(task.get_coro())}
 
 
 def pooled(client):

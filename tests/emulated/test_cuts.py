@@ -4,6 +4,8 @@ By default a representative part runs; ``KONKO_CUTS=all`` (``make cuts``) runs e
 combination. The number of cut points is printed (``pytest -s``) and kept in the report.
 """
 
+# ruff: noqa: PT017, T201 - outcomes are tallied, whatever they are
+
 import os
 from collections import Counter
 
@@ -23,7 +25,11 @@ def answer(kind, framing, gzip):
     if kind == "whole":
         return Answer.whole(TEXT, usage=USAGE, framing=framing, gzip=gzip)
     return Answer.stream(
-        TOKENS, framing=framing, gzip=gzip, done=kind != "no-done", newline="\r\n" if kind == "crlf" else "\n"
+        TOKENS,
+        framing=framing,
+        gzip=gzip,
+        done=kind != "no-done",
+        newline="\r\n" if kind == "crlf" else "\n",
     )
 
 
@@ -52,11 +58,17 @@ class Tally:
 
     def show(self, name):
         points = self.outcomes.total()
-        print(f"\n{name}: {points} cut points, silent truncations {self.silent}, {dict(self.outcomes)}")
+        print(
+            f"\n{name}: {points} cut points, silent truncations {self.silent}, {dict(self.outcomes)}"
+        )
 
 
 # One of each in full; of the others every 13th byte, so that all run in seconds.
-FULL = {("sse", "chunked", False, "fin"), ("whole", "length", False, "rst"), ("sse", "close", False, "fin")}
+FULL = {
+    ("sse", "chunked", False, "fin"),
+    ("whole", "length", False, "rst"),
+    ("sse", "close", False, "fin"),
+}
 MATRIX = [
     (kind, framing, gzip, how)
     for kind in ("sse", "crlf", "no-done", "whole")
@@ -86,7 +98,15 @@ async def test_cut_at_every_byte(kind, framing, gzip, how, record_property):
     assert tally.outcomes["ok"] >= 1
 
 
-@pytest.mark.parametrize(("kind", "framing", "gzip"), [("sse", "chunked", False), ("crlf", "close", True), ("whole", "chunked", True), ("whole", "length", False)])
+@pytest.mark.parametrize(
+    ("kind", "framing", "gzip"),
+    [
+        ("sse", "chunked", False),
+        ("crlf", "close", True),
+        ("whole", "chunked", True),
+        ("whole", "length", False),
+    ],
+)
 async def test_split_anywhere_reads_the_same(kind, framing, gzip):
     whole = answer(kind, framing, gzip)
     server = FaultServer()
