@@ -30,7 +30,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
-        self.log = log
+        self._log = log
 
     @classmethod
     async def spawn(cls, log: Path) -> "Child":
@@ -45,7 +45,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=descriptor,
-                env={**os.environ, "PYTHONPATH": _python_path()},
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C on the terminal is the parent's to handle
             )
         finally:
@@ -112,8 +112,8 @@ class Child:
         """End the process and wait until it is gone; cancelled meanwhile, kill it at once."""
         process = self._process
         try:
-            if process.stdin is not None:
-                process.stdin.close()
+            # The life line is cut last: its end makes the subprocess drop dead, while SIGTERM
+            # lets it delete a half-written file.
             if self.alive:
                 _signal(process.terminate)
             try:
@@ -129,16 +129,18 @@ class Child:
     async def _drain(self) -> None:
         """Wait for the end of the pipe and of the process, so that no transport stays open."""
         if self._process.stdout is not None:
-            await self._process.stdout.read()
+            with contextlib.suppress(RuntimeError):  # `exchange` is waiting for it in another task
+                await self._process.stdout.read()
         await self._process.wait()
         if self._process.stdin is not None:
+            self._process.stdin.close()
             with contextlib.suppress(OSError):
                 await self._process.stdin.wait_closed()
 
     def describe(self, message: str) -> str:
         """Add the end of the log to ``message``."""
-        tail = _tail(self.log)
-        return f"{message}\nThe end of its log ({self.log}):\n{tail}" if tail else message
+        tail = _tail(self._log)
+        return f"{message}\nThe end of its log ({self._log}):\n{tail}" if tail else message
 
 
 def new_log(folder: Path) -> Path:
@@ -148,9 +150,12 @@ def new_log(folder: Path) -> Path:
     return folder / f"server-{os.getpid()}-{secrets.token_hex(4)}.log"
 
 
-def _python_path() -> str:
+def _environment() -> dict[str, str]:
     # The child finds the same modules as we do, wherever ours came from; "" is the current folder.
-    return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    # The engine's threads spin while they wait for each other. With another busy process on the
+    # same cores (the client, for one) spinning makes it up to six times slower than sleeping.
+    return {"OMP_WAIT_POLICY": "passive", **os.environ, "PYTHONPATH": path}
 
 
 def _signal(send: Callable[[], None]) -> None:

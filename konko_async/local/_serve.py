@@ -86,6 +86,11 @@ def _apply_capacity(params: Any, settings: dict[str, Any]) -> None:
     params.n_parallel = settings["n_parallel"]
     # The engine divides the context evenly among the slots.
     params.n_ctx = settings["n_ctx"] * settings["n_parallel"]
+    # Models with a sliding window drop what is older than the window, so a call that shares only
+    # its worked examples with the one before would evaluate them anew: 500 tokens, not 70.
+    params.swa_full = True
+    # Off: it holds prompts of finished calls in up to 8 GiB, and each slot has its own cache.
+    params.cache_ram_mib = 0
     if settings["n_threads"] is not None:
         params.cpuparams.n_threads = settings["n_threads"]
         params.cpuparams_batch.n_threads = settings["n_threads"]

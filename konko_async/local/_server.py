@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from konko_async.errors import ConfigurationError
 from konko_async.local._child import Child, LocalServerError, new_log
-from konko_async.local._prompts import CHAT_TEMPLATE, SUMMARY_OPTIONS
+from konko_async.local._prompts import CHAT_STOP, CHAT_TEMPLATE
 from konko_async.local._weights import MODEL_ID, cache_folder, make_private, missing_modules
 
 __all__ = ["LocalServer", "LocalServerError", "available"]
@@ -54,8 +54,8 @@ class LocalServer:
         self,
         *,
         model_path: str | os.PathLike[str] | None = None,
-        n_parallel: int = 8,
-        n_ctx: int = 4096,
+        n_parallel: int = 4,
+        n_ctx: int = 2048,
         n_threads: int | None = None,
         startup_timeout: float = 120.0,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -75,6 +75,7 @@ class LocalServer:
         self._api_key = secrets.token_urlsafe(32)
         self._url: str | None = None
         self._child: Child | None = None
+        self._log: Path | None = None
         self._started = self._closed = False
 
     @property
@@ -127,21 +128,28 @@ class LocalServer:
             raise ConfigurationError("a LocalServer starts once; create another one")
         self._check_files()
         self._started = True
-        log = self._open_log()
-        self._child = await Child.spawn(log)
         try:
             async with asyncio.timeout(self._startup_timeout):
-                url = await self._child.exchange(self._settings())
-                await self._child.ready(url)
+                self._url = await self._bring_up()
         except TimeoutError:
             message = f"the local model server was not ready in {self._startup_timeout:g} s"
-            error = LocalServerError(self._child.describe(message))
-            await self._end()
+            error = LocalServerError(self._describe(message))
+            await self._end(keep_log=True)
             raise error from None
-        except BaseException:
-            await self._end()
+        except OSError as error:
+            await self._end(keep_log=False)
+            raise LocalServerError(f"the local model server did not start: {error}") from error
+        except BaseException as error:
+            await self._end(keep_log=isinstance(error, LocalServerError))
             raise
-        self._url = url
+
+    async def _bring_up(self) -> str:
+        make_private(self._cache_dir)
+        self._log = self._log_path or new_log(self._cache_dir / "logs")
+        self._child = await Child.spawn(self._log)
+        url = await self._child.exchange(self._settings())
+        await self._child.ready(url)
+        return url
 
     async def wait(self) -> None:
         """Wait until :meth:`close` is called elsewhere.
@@ -154,22 +162,25 @@ class LocalServer:
         code = await self._child.wait()
         if not self._closed:
             raise LocalServerError(
-                self._child.describe(f"the local model server ended with exit code {code}")
+                self._describe(f"the local model server ended with exit code {code}")
             )
 
     async def close(self) -> None:
         """End the server and wait until it is gone; calling it again does nothing."""
-        died = self._child is not None and not self._child.alive and not self._closed
-        await self._end()
-        # The log of a run that went well is of no use; one that the user asked for stays.
-        if self._child is not None and self._log_path is None and not died:
-            with contextlib.suppress(OSError):
-                self._child.log.unlink()
+        died = self._child is not None and not self._child.alive
+        await self._end(keep_log=died or self._closed)
 
-    async def _end(self) -> None:
+    async def _end(self, *, keep_log: bool) -> None:
         self._closed = True
         if self._child is not None:
             await self._child.stop()
+        # Without an error its log is of no use; one that the user asked for stays.
+        if self._log is not None and self._log_path is None and not keep_log:
+            with contextlib.suppress(OSError):
+                self._log.unlink()
+
+    def _describe(self, message: str) -> str:
+        return message if self._child is None else self._child.describe(message)
 
     def _check_files(self) -> None:
         if missing := missing_modules(with_weights=self._model_path is None):
@@ -178,10 +189,6 @@ class LocalServer:
             )
         if self._model_path is not None and not self._model_path.is_file():
             raise ConfigurationError(f"model_path: there is no file {self._model_path}")
-
-    def _open_log(self) -> Path:
-        make_private(self._cache_dir)
-        return self._log_path or new_log(self._cache_dir / "logs")
 
     def _settings(self) -> dict[str, Any]:
         ours = self._model_path is None
@@ -193,7 +200,7 @@ class LocalServer:
             "cache_dir": str(self._cache_dir),
             "chat_template": self._chat_template or (CHAT_TEMPLATE if ours else None),
             # A base model does not know when its turn is over: these hold for plain calls too.
-            "stop": SUMMARY_OPTIONS["stop"] if ours else None,
+            "stop": CHAT_STOP if ours else None,
             "max_tokens": _DEFAULT_MAX_TOKENS if ours else None,
             "temperature": 0.0 if ours else None,
         }
