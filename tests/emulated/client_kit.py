@@ -45,7 +45,8 @@ def in_flight(client):
 def others():
     """Tasks beside the one that asks, and those of the fault server's connections."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task for task in tasks if "Connection._serve" not in repr(task.get_coro())}
+    servers = ("Connection._serve", "_accept_connection2")
+    return {task for task in tasks if not any(name in repr(task.get_coro()) for name in servers)}
 
 
 def pooled(client):

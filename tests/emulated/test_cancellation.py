@@ -1,0 +1,188 @@
+"""Calls cancelled at step N, for every N until they complete: nothing is left over.
+
+A step is one turn of the event loop. The number of points is printed (``pytest -s``).
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+from client_kit import ASK, MESSAGES, ask, in_flight, others, pooled, serving, text_of
+
+from konko_async import Fallback, RateLimit, RetryPolicy, per_attempt
+from konko_async.testing import Answer, FaultServer
+
+STREAM = Answer.stream(
+    ["Hel", "lo"], usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+)
+WHOLE = Answer.whole("Hello")
+MODELS = Answer.body(b'{"object":"list","data":[{"id":"m","object":"model"}]}')
+LIMITS = RateLimit(requests_per_minute=1_000_000, tokens_per_minute=1e12, max_concurrency=4)
+FAST = RetryPolicy(max_attempts=4, base_delay=0.0, budget_ratio=None)
+
+
+async def whole(client):
+    assert text_of(await ask(client, stream=False)) == "Hello"
+
+
+async def opened(client):
+    stream = await client.chat.completions.create(**ASK, stream=True)
+    await stream.close()
+
+
+async def iterated(client):
+    async with client.chat.completions.stream(**ASK) as stream:
+        assert "".join([text async for text in stream.text()]) == "Hello"
+
+
+async def completed(client):
+    async with client.chat.completions.stream(**ASK) as stream:
+        assert text_of(await stream.completion()) == "Hello"
+
+
+async def two_at_once(client):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(whole(client))
+        group.create_task(iterated(client))
+
+
+async def through(request, call_next):
+    response = await call_next(request)
+    await asyncio.sleep(0)  # the answer is held by us while this suspends
+    return response
+
+
+async def twice(request, call_next):
+    await call_next(request)  # and lost
+    return await call_next(request)
+
+
+SCENARIOS = {
+    "create": (whole, [WHOLE], {}),
+    "create(stream=True)": (opened, [STREAM], {}),
+    "iteration": (iterated, [STREAM], {}),
+    "byte by byte": (iterated, [STREAM.split_every(40)], {}),
+    "completion()": (completed, [STREAM], {}),
+    "limits": (completed, [STREAM], {"rate_limit": LIMITS}),
+    "waiting for a place": (two_at_once, lambda request: STREAM if b'"stream":true' in request.body else WHOLE, {"rate_limit": RateLimit(max_concurrency=1)}),
+    "retries": (completed, [Answer.error(503), Answer.hang_up("rst"), STREAM.cut(STREAM.head_size), STREAM], {"retry": FAST, "rate_limit": LIMITS}),
+    "retries of a whole answer": (whole, [Answer.error(500), WHOLE.cut(-3), WHOLE], {"retry": FAST}),
+    "hedging": (completed, lambda _: STREAM.pause(STREAM.head_size, 0.002), {"hedge_after": 0.0005, "rate_limit": LIMITS}),
+    "fallback": (completed, lambda request: STREAM if b'"other"' in request.body else Answer.error(404), {"fallback_models": [Fallback(model="other")]}),
+    "middleware": (completed, [STREAM], {"middleware": [through, per_attempt(through)]}),
+    "middleware that asks twice": (iterated, [STREAM], {"middleware": [twice]}),
+}  # fmt: skip
+
+
+def _in_turn(answers):
+    """Answer each attempt of a call with the next answer; its key tells calls apart."""
+    attempts = Counter()
+
+    def script(request):
+        key = request.headers.get("idempotency-key")
+        attempts[key] += 1
+        return answers[0 if key is None else attempts[key] - 1]
+
+    return script
+
+
+async def _cancel_after(work, turns):
+    """Run ``work`` for so many turns of the loop, then cancel it; whether it was cut short."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+
+    def tick(left):
+        if left == 0:
+            task.cancel()
+        elif not task.done():
+            loop.call_soon(tick, left - 1)
+
+    tick(turns)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+async def _settled(server, client):
+    """Wait until the server has seen of every connection that it is closed or idle."""
+    idle, used = pooled(client)
+    assert used == 0
+    await server.wait_until_closed(server.connections.opened - idle)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_cancelled_at_every_step(name, record_property):
+    work, answers, options = SCENARIOS[name]
+    server = FaultServer(default=answers if callable(answers) else _in_turn(answers))
+    points = 0
+    async with serving(server, **options) as client:
+        while True:
+            cut = await _cancel_after(work(client), points)
+            assert others() == set()
+            assert in_flight(client) == 0
+            assert all(lane.waiting.interactive == 0 for lane in client.limits.lanes)
+            assert pooled(client)[1] == 0
+            if not cut:
+                break
+            points += 1
+        await _settled(server, client)
+    assert server.connections.open == 0
+    print(f"\n{name}: cancelled at {points} points, nothing left")  # noqa: T201 - a figure
+    record_property("points", points)
+    assert points > 10
+
+
+async def test_cancelling_while_a_model_list_is_fetched():
+    server = FaultServer(default=lambda r: MODELS if r.method == "GET" else WHOLE)
+    async with serving(server, verify_models=True) as client:
+        points = 0
+        while await _cancel_after(
+            client.chat.completions.create(model="m", messages=MESSAGES), points
+        ):
+            points += 1
+            assert others() == set()
+            assert pooled(client)[1] == 0
+        assert points > 10
+
+
+async def test_an_iteration_goes_on_after_a_cancelled_wait():
+    answer = Answer.stream(["Hel", "lo", "!"])
+    server = FaultServer(answer.stall(answer.wire.index(b'"lo"') - 120))
+    async with serving(server) as client, client.chat.completions.stream(**ASK) as stream:
+        texts = stream.text()
+        assert await anext(texts) == "Hel"
+        for _ in range(3):
+            waiting = asyncio.ensure_future(anext(texts))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await waiting
+            assert "next token" in "".join(caught.value.__notes__)
+        server.release()
+        assert [text async for text in texts] == ["lo", "!"]
+        assert text_of(await stream.completion()) == "Hello!"
+
+
+async def test_the_server_sees_a_cancelled_stream_go():
+    answer = Answer.stream(["Hel", "lo"])
+    server = FaultServer(answer.stall(answer.wire.index(b'"lo"') - 120))
+    outcomes = []
+    async with serving(server, observers=[lambda record: outcomes.append(record)]) as client:
+        first = asyncio.Event()
+
+        async def read():
+            async with client.chat.completions.stream(**ASK) as stream:
+                async for _ in stream.text():
+                    first.set()
+
+        task = asyncio.create_task(read())
+        await first.wait()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await server.wait_until_closed()
+        assert server.connections.closed_by_peer == 1
+        assert outcomes[-1].outcome == "cancelled"
