@@ -25,18 +25,33 @@ connecting: ContextVar[Request | None] = ContextVar("konko_async_connecting", de
 
 
 class _Protocol(ResponseHandler):
-    """Tells the reader of a body when its connection fails.
+    """Tells the reader of a body when its connection is gone.
 
-    aiohttp's C parser forgets to where the body breaks HTTP's rules after the head was read (a
-    chunk's size that is no number): it closes the connection, and the reader waits for ever.
+    aiohttp forgets to in two cases, and the reader waits for ever: where the body breaks HTTP's
+    rules after the head was read (a chunk's size that is no number, in its C parser), and where the
+    session is closed meanwhile.
     """
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Take the failure to the body as well, unless that has ended or knows already."""
+        """Take the failure to the body as well."""
+        self._tell(exc)
+        super().set_exception(exc, *cause)
+
+    def close(self) -> None:
+        """Close the connection; the body hears of it."""
+        self._tell(aiohttp.ClientConnectionError("closed"))
+        super().close()
+
+    def abort(self) -> None:
+        """Close the connection at once; the body hears of it."""
+        self._tell(aiohttp.ClientConnectionError("closed"))
+        super().abort()
+
+    def _tell(self, error: BaseException) -> None:
+        """Give an error to the body, unless that has ended or knows already."""
         payload = self._payload
         if payload is not None and not payload.is_eof() and payload.exception() is None:
-            payload.set_exception(exc)
-        super().set_exception(exc, *cause)
+            payload.set_exception(error)
 
 
 class Connector(aiohttp.TCPConnector):

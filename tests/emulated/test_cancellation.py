@@ -170,7 +170,7 @@ async def test_the_server_sees_a_cancelled_stream_go():
     answer = Answer.stream(["Hel", "lo"])
     server = FaultServer(answer.stall(answer.wire.index(b'"lo"') - 120))
     outcomes = []
-    async with serving(server, observers=[lambda record: outcomes.append(record)]) as client:
+    async with serving(server, observers=[outcomes.append]) as client:
         first = asyncio.Event()
 
         async def read():
