@@ -39,6 +39,7 @@ _AT_LEAST = {
     "dimensions": 1,
     "top_k": -1,  # vLLM: -1 is all
 }
+_NO_JSON = "NaN or an infinity, which JSON cannot carry"
 _ELSEWHERE = "; a server with other rules can be given the value by extra_body="
 
 
@@ -68,7 +69,7 @@ def check_messages(messages: object) -> None:
     if not messages:
         raise ConfigurationError("messages is empty; at least one message is needed")
     for index, message in enumerate(messages):
-        if isinstance(message, dict):
+        if isinstance(message, (dict, Mapping)):  # dict first: the other check is slow
             role, content = message.get("role"), message.get("content")
             if role == "user" and type(content) is str:  # the common message, the short way
                 continue
@@ -93,13 +94,17 @@ def _check_message(where: str, role: object, content: object, calls: object) -> 
     if isinstance(content, str):
         return
     if content is None:
-        if role == "assistant" or calls:
+        if role in {"assistant", "function"} or calls:
             return
         raise ConfigurationError(f"{where} ({role}) has no content")
     if not isinstance(content, (list, tuple)):
         raise ConfigurationError(
             f"{where}: content must be text or a list of parts, not {_named(content)}"
         )
+    _check_parts(where, content)
+
+
+def _check_parts(where: str, content: Sequence[object]) -> None:
     if not content:
         raise ConfigurationError(f"{where}: content is an empty list")
     for number, part in enumerate(content):
@@ -109,6 +114,8 @@ def _check_message(where: str, role: object, content: object, calls: object) -> 
                 f"{where}: content[{number}] must be a part such as "
                 f'{{"type": "text", "text": "..."}}, not {_named(part)}'
             )
+        if not is_finite(part):
+            raise ConfigurationError(f"{where}: content[{number}] holds {_NO_JSON}")
 
 
 def check_sampling(params: Mapping[str, Any]) -> None:
@@ -128,8 +135,8 @@ def check_sampling(params: Mapping[str, Any]) -> None:
             _check_integer(name, value, None)
         elif name == "stop":
             _check_stop(value)
-        elif isinstance(value, (dict, list, float)) and not is_finite(value):
-            raise ConfigurationError(f"{name} holds NaN or an infinity, which JSON cannot carry")
+        elif not is_finite(value):
+            raise ConfigurationError(f"{name} holds {_NO_JSON}")
 
 
 def _check_range(name: str, value: object, low: float, high: float) -> None:
@@ -143,8 +150,6 @@ def _check_range(name: str, value: object, low: float, high: float) -> None:
 
 def _check_integer(name: str, value: object, low: int | None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        if name == "logprobs":
-            return
         raise ConfigurationError(f"{name} must be an integer, not {_named(value)}")
     if low is not None and value < low:
         raise ConfigurationError(f"{name} must be at least {low}, not {value}{_ELSEWHERE}")

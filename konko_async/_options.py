@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +26,20 @@ def _check_number(
         kind = "an integer" if integer else "a number"
         raise ConfigurationError(
             f"{owner}: {name} must be {kind} of at least {low:g}, not {value!r}"
+        )
+
+
+def _check_callable(owner: str, name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(
+            f"{owner}: {name} must be callable or None, not {type(value).__name__}"
+        )
+
+
+def _check_statuses(value: object) -> None:
+    if not isinstance(value, (AbstractSet, tuple, list)) or not all(type(s) is int for s in value):
+        raise ConfigurationError(
+            f"RetryPolicy: statuses must be a set of HTTP statuses, not {value!r:.100}"
         )
 
 
@@ -120,6 +135,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("attempt_timeout", "budget_ratio"):
             if getattr(self, name) is not None:
                 _check_number("RetryPolicy", name, getattr(self, name), low=0)
+        _check_statuses(self.statuses)
+        _check_callable("RetryPolicy", "on_retry", self.on_retry)
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,3 +183,4 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
                     f"({self.requests_per_minute:g}): no window could hold it"
                 )
         _check_number("RateLimit", "window", self.window, low=0.001)
+        _check_callable("RateLimit", "estimate_tokens", self.estimate_tokens)
