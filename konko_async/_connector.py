@@ -147,4 +147,5 @@ def _drop(transport: Any, loop: Any) -> None:
         loop._remove_reader(raw.fileno())  # noqa: SLF001 - the public way refuses transports
         loop._remove_writer(raw.fileno())  # noqa: SLF001 - as above
     raw.close()
+    below._closing = True  # noqa: SLF001 - the loop asks, before it gives out this number again
     below._sock = None  # noqa: SLF001 - keeps its finaliser silent

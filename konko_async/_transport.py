@@ -179,6 +179,8 @@ class Transport:
             raise ConfigurationError("the client is closed; make a new AsyncKonko")
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and self._pid == os.getpid():
+            if self._session.closed:
+                raise ConfigurationError("session= is closed; it must stay open for its clients")
             return self._session
         if self._own:
             self._abandon()
