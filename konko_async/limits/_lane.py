@@ -206,9 +206,10 @@ class Lane:
             cap = self._cap if line is queue.interactive else self._batch_cap(now)
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
-                wake = self._ready_at(now, waiter.tokens, cap)
-                earliest = now if wake == math.inf else wake
+                ready = self._ready_at(now, waiter.tokens, cap)
+                earliest = now if ready == math.inf else ready
                 if waiter.deadline is None or earliest <= waiter.deadline:
+                    wake = ready
                     break
                 self._refuse(waiter, now)
                 continue
