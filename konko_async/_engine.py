@@ -12,7 +12,7 @@ from konko_async._exchange import Exchange
 from konko_async._operations import MODELS, Endpoint
 from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
 from konko_async._pipeline import Call, Handler, Middleware, Request, Response, compose, split
-from konko_async._settings import Settings, check_headers
+from konko_async._settings import Settings
 from konko_async._transport import Transport
 from konko_async._verify import ModelIndex
 from konko_async.errors import ConfigurationError
@@ -34,7 +34,7 @@ from konko_async.wire._codec import is_finite
 if TYPE_CHECKING:
     from konko_async._records import Observer
 
-__all__ = ["CallOptions", "Engine", "Policies"]
+__all__ = ["NO_OPTIONS", "CallOptions", "Engine", "Policies"]
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallOptions(msgspec.Struct, frozen=True, gc=False):
-    """The keywords that every call takes beside the API's own."""
+    """The keywords that every call takes beside the API's own; checked by the resources."""
 
     timeout: float | Timeout | None = None
     priority: Priority | None = None
@@ -62,7 +62,7 @@ class CallOptions(msgspec.Struct, frozen=True, gc=False):
     extra_body: Mapping[str, Any] | None = None
 
 
-_NO_OPTIONS = CallOptions()
+NO_OPTIONS = CallOptions()
 _NO_HEADERS: dict[str, str] = {}
 
 
@@ -153,7 +153,7 @@ class Engine:
         *,
         model: str | None,
         stream: bool = False,
-        options: CallOptions = _NO_OPTIONS,
+        options: CallOptions = NO_OPTIONS,
     ) -> tuple[Response, Call]:
         """Make one call.
 
@@ -184,19 +184,16 @@ class Engine:
         options: CallOptions,
     ) -> Request:
         timeout = Timeout.of(options.timeout, self.policies.timeout)
-        if options is not _NO_OPTIONS:
-            _check_options(options)
         if options.extra_body:
             params = _merged(params, options.extra_body)
             model = params.get("model", model)
-        headers = check_headers(options.extra_headers) if options.extra_headers else _NO_HEADERS
         return Request(
             endpoint,
             path,
             params,
             model=model,
             stream=stream,
-            headers=headers,
+            headers=options.extra_headers or _NO_HEADERS,
             query=options.extra_query,
             timeout=timeout,
             priority=options.priority or "interactive",
@@ -219,29 +216,6 @@ def _usable(response: Any, *, stream: bool) -> Response:
         kind = "a stream was asked for" if stream else "no stream was asked for"
         raise ConfigurationError(f"middleware returned a response of the wrong kind: {kind}")
     return response
-
-
-def _check_options(options: CallOptions) -> None:
-    """Reject what would only fail on its way out, as somebody else's exception.
-
-    Raises:
-        ConfigurationError: an option has a wrong type or value.
-    """
-    for name in ("extra_headers", "extra_query", "extra_body"):
-        value = getattr(options, name)
-        if value is not None and not isinstance(value, Mapping):
-            raise ConfigurationError(f"{name} must be a mapping, not {type(value).__name__}")
-    for name, value in (options.extra_query or {}).items():
-        if not isinstance(name, str) or isinstance(value, bool):
-            raise ConfigurationError(f"extra_query: {name!r:.40} needs a text or a number")
-        if not isinstance(value, (str, int, float)):
-            raise ConfigurationError(
-                f"extra_query: {name!r:.40} is a {type(value).__name__}, not a text or a number"
-            )
-    if options.priority not in {None, "interactive", "batch"}:
-        raise ConfigurationError(
-            f'priority must be "interactive" or "batch", not {options.priority!r:.40}'
-        )
 
 
 def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from yarl import URL
 from konko_async._checks import check_model
 from konko_async._connector import Connector, connecting, notice_loss, silence
 from konko_async._foreign import FOREIGN, translate
-from konko_async._secret import Secret
+from konko_async._secret import Secret, _Masked
 from konko_async._version import __version__
 from konko_async.errors import ConfigurationError, KonkoError
 
@@ -261,7 +261,8 @@ def _base_headers(
     headers["Accept-Encoding"] = "gzip, deflate"
     headers["Content-Type"] = "application/json"
     headers["User-Agent"] = f"konko-async/{__version__}"
-    headers.update(extra)
+    # Any of them may be a credential: none is to be read in a traceback that shows locals.
+    headers.update({name: _Masked(value) for name, value in extra.items()})
     return headers
 
 

@@ -86,7 +86,7 @@ class ChatCompletions(Resource):
             CircuitOpenError: the server has been failing; nothing was sent.
             APIError: what the server or the network did, after all attempts.
         """
-        opened = self._prepare(model, messages, stream=stream, params=dict(params))
+        opened = self._prepare(model, messages, stream=stream, params=params)
         if stream:
             return await ChatStream(opened)._open()  # noqa: SLF001 - create() returns it open
         response, _ = await opened()
@@ -110,7 +110,7 @@ class ChatCompletions(Resource):
         Raises:
             ConfigurationError: an argument is wrong; nothing was sent.
         """
-        return ChatStream(self._prepare(model, messages, stream=True, params=dict(params)))
+        return ChatStream(self._prepare(model, messages, stream=True, params=params))
 
     def map(
         self,
@@ -151,7 +151,7 @@ class ChatCompletions(Resource):
         )
 
     def _prepare(
-        self, model: str, messages: Messages, *, stream: bool, params: dict[str, Any]
+        self, model: str, messages: Messages, *, stream: bool, params: Any
     ) -> Callable[[], Any]:
         options = split_options(params)
         known_keywords("chat.completions", params, _CHAT_KNOWN)

@@ -86,7 +86,7 @@ class Completions(Resource):
         Raises:
             KonkoError: as for chat completions.
         """
-        opened = self._prepare(model, prompt, stream=stream, params=dict(params))
+        opened = self._prepare(model, prompt, stream=stream, params=params)
         if stream:
             return await CompletionStream(opened)._open()  # noqa: SLF001 - returned open
         response, _ = await opened()
@@ -106,7 +106,7 @@ class Completions(Resource):
         Raises:
             ConfigurationError: an argument is wrong; nothing was sent.
         """
-        return CompletionStream(self._prepare(model, prompt, stream=True, params=dict(params)))
+        return CompletionStream(self._prepare(model, prompt, stream=True, params=params))
 
     def map(
         self,
@@ -146,9 +146,7 @@ class Completions(Resource):
             fail_fast=fail_fast,
         )
 
-    def _prepare(
-        self, model: str, prompt: Any, *, stream: bool, params: dict[str, Any]
-    ) -> Callable[[], Any]:
+    def _prepare(self, model: str, prompt: Any, *, stream: bool, params: Any) -> Callable[[], Any]:
         options = split_options(params)
         known_keywords("completions", params, _COMPLETION_KNOWN)
         check_model(model)

@@ -46,7 +46,7 @@ class Embeddings(Resource):
         Raises:
             KonkoError: as for chat completions.
         """
-        values: dict[str, Any] = dict(params)
+        values: Any = params
         options = split_options(values)
         known_keywords("embeddings.create", values, _EMBEDDING_KNOWN)
         check_model(model)

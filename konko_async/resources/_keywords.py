@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar, get_type_hints
 
-from konko_async._engine import CallOptions
+from konko_async._engine import NO_OPTIONS, CallOptions
 from konko_async._options import Priority, Timeout
+from konko_async._secret import _Masked
+from konko_async._settings import check_headers
+from konko_async.errors import ConfigurationError
 from konko_async.wire._requests import ChatParams, CompletionParams, EmbeddingParams
 
 __all__ = [
@@ -82,7 +85,31 @@ def _annotations(keywords: type) -> dict[str, Any]:
 
 
 def split_options(params: dict[str, Any]) -> CallOptions:
-    """Take the keywords that are ours out of ``params``."""
+    """Take the keywords that are ours out of ``params``.
+
+    Raises:
+        ConfigurationError: one of them has a wrong type or value.
+    """
     if EXTRAS.isdisjoint(params):
-        return CallOptions()
-    return CallOptions(**{name: params.pop(name) for name in EXTRAS & params.keys()})
+        return NO_OPTIONS
+    found = {name: params.pop(name) for name in EXTRAS & params.keys()}
+    for name in ("extra_headers", "extra_query", "extra_body"):
+        value = found.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} must be a mapping, not {type(value).__name__}")
+    for name, value in (found.get("extra_query") or {}).items():
+        if not isinstance(name, str) or isinstance(value, bool):
+            raise ConfigurationError(f"extra_query: {name!r:.40} needs a text or a number")
+        if not isinstance(value, (str, int, float)):
+            raise ConfigurationError(
+                f"extra_query: {name!r:.40} is a {type(value).__name__}, not a text or a number"
+            )
+    if found.get("priority") not in {None, "interactive", "batch"}:
+        raise ConfigurationError(
+            f'priority must be "interactive" or "batch", not {found["priority"]!r:.40}'
+        )
+    if found.get("extra_headers"):
+        # Any of them may be a credential: none is to be read in a traceback that shows locals.
+        checked = check_headers(found["extra_headers"])
+        found["extra_headers"] = {name: _Masked(value) for name, value in checked.items()}
+    return CallOptions(**found)

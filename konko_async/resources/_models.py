@@ -43,7 +43,7 @@ class Models(Resource):
         Raises:
             APIError: as for every call, once it is awaited.
         """
-        values: dict[str, Any] = dict(extras)
+        values: Any = extras
         options = split_options(values)
         known_keywords("models.list", values, EXTRAS)
 
@@ -68,7 +68,7 @@ class Models(Resource):
             NotFoundError: there is no such model.
             APIError: as for every call.
         """
-        values: dict[str, Any] = dict(extras)
+        values: Any = extras
         options = split_options(values)
         known_keywords("models.retrieve", values, EXTRAS)
         path = model_path(model)
