@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import msgspec
@@ -21,6 +30,7 @@ R = TypeVar("R")
 
 Requests = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 _REORDER = 4  # default reorder window, in multiples of the concurrency
+_NEEDED = frozenset({"model", "messages", "prompt", "input"})
 
 
 class MapResult(msgspec.Struct, Generic[R], frozen=True, gc=False):
@@ -34,7 +44,7 @@ class MapResult(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """
 
     index: int
-    request: Mapping[str, Any]
+    request: Any
     completion: R | None = None
     error: KonkoError | None = None
 
@@ -48,24 +58,23 @@ class _State(Generic[R]):
     """
 
     __slots__ = (
-        "call", "consumer", "fail_fast", "failure", "feeder", "feeding", "held", "limit", "next",
-        "ordered", "ready", "room", "running", "waiting", "window",
+        "call", "consumer", "fail_fast", "failure", "feed_task", "feeder", "feeding", "held",
+        "leaving", "limit", "next", "ordered", "ready", "room", "running", "waiting",
     )  # fmt: skip
 
     def __init__(
         self,
-        call: Callable[[Mapping[str, Any]], Awaitable[R]],
+        call: Callable[[Any], Awaitable[R]],
         *,
         limit: int,
+        window: int | None,
         ordered: bool,
-        window: int,
         fail_fast: bool,
     ) -> None:
         self.call = call
         self.limit = limit
         self.ordered = ordered
-        self.window = window
-        self.room = window if ordered else 2 * limit
+        self.room = (window or _REORDER * limit) if ordered else 2 * limit
         self.fail_fast = fail_fast
         self.running: set[asyncio.Task[None]] = set()
         self.ready: deque[MapResult[R]] = deque()
@@ -73,13 +82,15 @@ class _State(Generic[R]):
         self.next = 0
         self.held = 0
         self.feeding = True
+        self.leaving = False  # cancelled by us: tasks that end so are no failure
         self.failure: BaseException | None = None
+        self.feed_task: asyncio.Task[None] | None = None
         self.feeder: asyncio.Future[None] | None = None  # waits for room
         self.consumer: asyncio.Future[None] | None = None  # waits for a result
 
     # -- the feeding side ----------------------------------------------------------------------
 
-    async def feed(self, requests: Requests) -> None:
+    async def feed(self, requests: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Read the input as far as there is room, and start a call for each request."""
         try:
             if isinstance(requests, AsyncIterable):
@@ -97,8 +108,9 @@ class _State(Generic[R]):
         finally:
             self.feeding = False
             self.wake_consumer()
+            await _close_input(requests)
 
-    async def start(self, index: int, request: Mapping[str, Any]) -> None:
+    async def start(self, index: int, request: Any) -> None:
         while len(self.running) >= self.limit or self.held >= self.room:
             self.feeder = asyncio.get_running_loop().create_future()
             await self.feeder
@@ -107,7 +119,7 @@ class _State(Generic[R]):
         self.running.add(task)
         task.add_done_callback(self.ended)
 
-    async def run(self, index: int, request: Mapping[str, Any]) -> None:
+    async def run(self, index: int, request: Any) -> None:
         try:
             completion = await self.call(request)
         except KonkoError as error:
@@ -117,11 +129,26 @@ class _State(Generic[R]):
 
     def ended(self, task: asyncio.Task[None]) -> None:
         self.running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failure = self.failure or error  # not one of ours: a fault in somebody's code
+        if task.cancelled():
+            if not self.leaving:
+                self.fail(asyncio.CancelledError("a call of map() was cancelled from elsewhere"))
+        elif (error := task.exception()) is not None:
+            self.fail(error)  # not one of ours: a fault in somebody's code
         self.wake_feeder()
         if not self.running:
             self.wake_consumer()
+
+    def fail(self, error: BaseException) -> None:
+        """Note what will be raised, and read no further: more of the same would follow."""
+        self.failure = self.failure or error
+        self.stop_feeding()
+
+    def stop_feeding(self) -> None:
+        self.feeding = False
+        task = self.feed_task
+        if task is not None and not task.done():
+            task.cancel()
+        self.wake_consumer()
 
     # -- the consuming side --------------------------------------------------------------------
 
@@ -140,17 +167,27 @@ class _State(Generic[R]):
     async def take(self) -> MapResult[R] | None:
         """Return the next result, None at the end."""
         while True:
-            if self.failure is not None and (self.fail_fast or not (self.ready or self.running)):
+            if self.failure is not None and self.fail_fast:
                 raise self.failure
+            if not self.ready and not self.feeding and not self.running:
+                self.skip_gaps()
             if self.ready:
                 self.held -= 1
                 result = self.ready.popleft()
                 self.wake_feeder()
                 return result
-            if not self.feeding and not self.running:
-                return None
+            if not self.running:
+                if self.failure is not None:
+                    raise self.failure
+                if not self.feeding:
+                    return None
             self.consumer = asyncio.get_running_loop().create_future()
             await self.consumer
+
+    def skip_gaps(self) -> None:
+        """Hand on the ordered results after one that will never come: its call was cancelled."""
+        for index in sorted(self.waiting):
+            self.ready.append(self.waiting.pop(index))
 
     def wake_feeder(self) -> None:
         if self.feeder is not None and not self.feeder.done():
@@ -160,20 +197,69 @@ class _State(Generic[R]):
         if self.consumer is not None and not self.consumer.done():
             self.consumer.set_result(None)
 
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Cancel what runs; returns the tasks to wait for."""
+        self.leaving = True
+        self.stop_feeding()
+        feeder = [] if self.feed_task is None or self.feed_task.done() else [self.feed_task]
+        for task in self.running:
+            task.cancel()
+        return [*feeder, *self.running]
+
 
 class MapResults(AsyncIterator[MapResult[R]]):
     """The results of a ``map()``: iterate over it; leave it whenever you like.
 
     Calls start with the first step of the iteration. Leaving early (``break``, an exception,
     ``async with``, :meth:`aclose`, or dropping it) cancels the calls in flight and frees their
-    connections.
+    connections. An input that is a generator is closed in the end.
     """
 
-    def __init__(self, state: _State[R], requests: Requests) -> None:
+    def __init__(self, state: _State[R], requests: Iterable[Any] | AsyncIterable[Any]) -> None:
         self._state = state
-        self._requests: Requests | None = requests
-        self._feeder: asyncio.Task[None] | None = None
+        self._requests: Iterable[Any] | AsyncIterable[Any] | None = requests
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def over(
+        cls,
+        call: Callable[[Any], Awaitable[R]],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_concurrency: int = 256,
+        ordered: bool = False,
+        window: int | None = None,
+        fail_fast: bool = False,
+    ) -> MapResults[R]:
+        """Await ``call(item)`` for each item: what ``map()`` runs on, for functions of your own.
+
+        Args:
+            call: a coroutine function. A KonkoError that it raises becomes a result; any other
+                exception stops the reading of items and is raised to the consumer, once the
+                calls in flight have ended and their results were taken.
+            items: anything; read lazily. Each is its result's ``request``.
+            max_concurrency: calls in flight at once. Default 256.
+            ordered: hand the results on in the order of the items; else as they come.
+            window: with ``ordered``, how many items may be read ahead of the oldest whose result
+                has not been taken. Default four times ``max_concurrency``.
+            fail_fast: raise the first error and cancel the rest; else errors are results.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
+        """
+        limit = check_concurrency(max_concurrency)
+        if not isinstance(items, (Iterable, AsyncIterable)):
+            raise ConfigurationError(
+                f"items must be an iterable or async iterable, not {type(items).__name__}"
+            )
+        if window is not None and window < limit:
+            raise ConfigurationError(
+                f"window ({window}) must be at least max_concurrency ({limit})"
+            )
+        state: _State[R] = _State(
+            call, limit=limit, window=window, ordered=ordered, fail_fast=fail_fast
+        )
+        return cls(state, items)
 
     def __aiter__(self) -> Self:
         return self
@@ -181,10 +267,8 @@ class MapResults(AsyncIterator[MapResult[R]]):
     async def __anext__(self) -> MapResult[R]:
         if self._requests is not None:
             self._loop = asyncio.get_running_loop()
-            self._feeder = self._loop.create_task(self._state.feed(self._requests))
+            self._state.feed_task = self._loop.create_task(self._state.feed(self._requests))
             self._requests = None
-        if self._feeder is None:
-            raise StopAsyncIteration
         try:
             result = await self._state.take()
         except BaseException:
@@ -200,11 +284,31 @@ class MapResults(AsyncIterator[MapResult[R]]):
         """Calls running now."""
         return len(self._state.running)
 
+    def stop(self) -> None:
+        """Read no more input; the calls in flight go on, and their results are handed on.
+
+        The request that was waiting for its turn is dropped. Idempotent.
+        """
+        if self._requests is not None:
+            self._requests = ()
+        self._state.stop_feeding()
+
+    def cancel(self) -> None:
+        """Read no more input and cancel the calls in flight, without waiting for their end.
+
+        Results that are there already are still handed on; then the iteration ends.
+        """
+        if self._requests is not None:
+            self._requests = ()
+        self._state.cancel()
+
     async def aclose(self) -> None:
         """Cancel what is in flight and wait until it has let go; idempotent."""
         self._requests = None
-        feeder, self._feeder = self._feeder, None
-        tasks = _cancel(feeder, self._state)
+        state = self._state
+        tasks = state.cancel()
+        state.ready.clear()
+        state.waiting.clear()
         if tasks:
             # Its own cancellation must not leave tasks behind.
             await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
@@ -221,16 +325,20 @@ class MapResults(AsyncIterator[MapResult[R]]):
         await self.aclose()
 
     def __del__(self) -> None:
-        loop, feeder = self._loop, self._feeder
-        if feeder is not None and loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(_cancel, feeder, self._state)
+        loop, state = self._loop, self._state
+        if state.feed_task is None or loop is None or loop.is_closed():
+            return
+        if state.running or not state.feed_task.done():
+            # The collector may run in any thread.
+            loop.call_soon_threadsafe(state.cancel)
 
 
-def _cancel(feeder: asyncio.Task[None] | None, state: _State[Any]) -> list[asyncio.Task[None]]:
-    tasks = [task for task in (feeder, *state.running) if task is not None and not task.done()]
-    for task in tasks:
-        task.cancel()
-    return tasks
+async def _close_input(requests: Iterable[Any] | AsyncIterable[Any]) -> None:
+    """Close a generator that was left before its end: it may hold files."""
+    if isinstance(requests, AsyncGenerator):
+        await requests.aclose()
+    elif isinstance(requests, Generator):
+        requests.close()
 
 
 def check_concurrency(value: object) -> int:
@@ -244,7 +352,7 @@ def check_concurrency(value: object) -> int:
     return value
 
 
-def _check_request(request: Any, known: frozenset[str]) -> None:
+def _check_request(request: Any, known: frozenset[str], needed: frozenset[str]) -> None:
     if not isinstance(request, Mapping):
         raise ConfigurationError(
             f"a request must be a dict of create() arguments, not {type(request).__name__}"
@@ -255,7 +363,7 @@ def _check_request(request: Any, known: frozenset[str]) -> None:
                 f"a request has an unknown argument {name!r:.60}; parameters that this client "
                 "does not know go into extra_body"
             )
-    for name in known & {"model", "messages", "prompt", "input"}:
+    for name in needed:
         if name not in request:
             raise ConfigurationError(f"a request has no {name}")
 
@@ -285,7 +393,6 @@ def fan_out(
     Raises:
         ConfigurationError: an argument cannot be used.
     """
-    limit = check_concurrency(max_concurrency)
     if isinstance(requests, (str, bytes, Mapping)) or not isinstance(
         requests, (Iterable, AsyncIterable)
     ):
@@ -293,11 +400,10 @@ def fan_out(
             "requests must be an iterable or async iterable of dicts of create() arguments, not "
             f"{type(requests).__name__}"
         )
-    if window is not None and window < limit:
-        raise ConfigurationError(f"window ({window}) must be at least max_concurrency ({limit})")
+    needed = known & _NEEDED
 
     async def one(request: Mapping[str, Any]) -> R:
-        _check_request(request, known)
+        _check_request(request, known, needed)
         answer = await call(**{"priority": "batch", **request})
         if isinstance(answer, Stream):
             async with answer:
@@ -306,7 +412,11 @@ def fan_out(
         result: R = answer
         return result
 
-    state: _State[R] = _State(
-        one, limit=limit, ordered=ordered, window=window or _REORDER * limit, fail_fast=fail_fast
+    return MapResults.over(
+        one,
+        requests,
+        max_concurrency=max_concurrency,
+        ordered=ordered,
+        window=window,
+        fail_fast=fail_fast,
     )
-    return MapResults(state, requests)

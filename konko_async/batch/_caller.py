@@ -1,0 +1,110 @@
+"""One row to one call."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Final
+
+from konko_async import (
+    AsyncKonko,
+    AuthenticationError,
+    CircuitOpenError,
+    KonkoError,
+    Observer,
+    RateLimit,
+    RateLimitError,
+)
+from konko_async.batch._rows import Row
+
+__all__ = ["Caller", "client_limit", "client_observers", "ends_all"]
+
+_LONGEST_WAIT: Final = 30.0
+
+
+def client_observers(client: AsyncKonko) -> tuple[Observer, ...]:
+    """Return the observers that a client has already: ``with_options()`` would replace them."""
+    return tuple(client._engine.policies.observers)  # noqa: SLF001 - there is no public way yet
+
+
+def client_limit(client: AsyncKonko) -> RateLimit:
+    """Return the limits that a client was given."""
+    return client._engine.policies.rate_limit  # noqa: SLF001 - there is no public way yet
+
+
+def ends_all(error: KonkoError) -> bool:
+    """Whether an error is sure to meet every other row too: then none of them is spent on it."""
+    if isinstance(error, RateLimitError):
+        return error.code == "insufficient_quota"
+    return isinstance(error, (AuthenticationError, CircuitOpenError))
+
+
+class Caller:
+    """Makes the calls of rows, with the priority "batch".
+
+    The body goes out as it stands in the input, with what this client has no name for. A row that
+    asks for a stream is streamed, and its whole answer returned.
+
+    Args:
+        client: makes them.
+        max_outage: for how many seconds a row waits while the circuit breaker lets nothing
+            through, before its error is final.
+    """
+
+    def __init__(self, client: AsyncKonko, *, max_outage: float) -> None:
+        self._client = client
+        self._max_outage = max_outage
+
+    async def __call__(self, row: Row) -> Any:
+        """Return the answer.
+
+        Raises:
+            KonkoError: what the call failed with.
+        """
+        waited = 0.0
+        while True:
+            try:
+                return await self._call(row)
+            except CircuitOpenError as error:
+                # Nothing was sent. Without a wait, an outage of seconds would fail all rows.
+                if waited >= self._max_outage:
+                    raise
+                wait = min(max(error.retry_after, 0.1), _LONGEST_WAIT) * random.uniform(1, 1.2)  # noqa: S311 - spreads the herd
+            await asyncio.sleep(wait)
+            waited += wait
+
+    async def _call(self, row: Row) -> Any:
+        body, client = row.body, self._client
+        model = body["model"]
+        if row.url == "/v1/embeddings":
+            # As the server would send it by itself; the client's own default is base64.
+            extra = {"encoding_format": "float", **body}
+            return await client.embeddings.create(
+                model=model, input=body["input"], priority="batch", extra_body=extra
+            )
+        if body.get("stream"):
+            return await self._streamed(row, model)
+        if row.url == "/v1/completions":
+            return await client.completions.create(
+                model=model, prompt=body["prompt"], priority="batch", extra_body=body
+            )
+        return await client.chat.completions.create(
+            model=model, messages=body["messages"], priority="batch", extra_body=body
+        )
+
+    async def _streamed(self, row: Row, model: str) -> Any:
+        body, client = row.body, self._client
+        # A stream tells what it used only when asked.
+        options = {"include_usage": True, **(body.get("stream_options") or {})}
+        extra = {**body, "stream_options": options}
+        stream: Any
+        if row.url == "/v1/completions":
+            stream = client.completions.stream(
+                model=model, prompt=body["prompt"], priority="batch", extra_body=extra
+            )
+        else:
+            stream = client.chat.completions.stream(
+                model=model, messages=body["messages"], priority="batch", extra_body=extra
+            )
+        async with stream:
+            return await stream.completion()

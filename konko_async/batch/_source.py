@@ -1,0 +1,209 @@
+"""Where records come from: a file, or a folder of text files. Read again and again, and by place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import BinaryIO, Final, Protocol
+
+from konko_async.batch._errors import BatchInputError
+from konko_async.batch._splitter import Piece, Splitter
+
+__all__ = ["FileSource", "FolderSource", "Source"]
+
+_CHUNK: Final = 256 * 1024
+_ENTRY: Final = 16  # bytes of an index entry: offset and line
+_TEXT_ENDINGS: Final = (".txt", ".md", ".text", ".rst")
+
+
+class Source(Protocol):
+    """Records that can be read more than once."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read all records, in order."""
+
+    def digest(self, tick: Callable[[], object]) -> bytes:
+        """Return a hash of all of it; calls ``tick`` now and then."""
+
+    def index(self, tick: Callable[[], object]) -> int:
+        """Prepare for :meth:`at`, and return the number of records."""
+
+    def at(self, place: int) -> Piece:
+        """Return one record."""
+
+    def changed(self) -> bool:
+        """Whether it is not what it was when it was opened."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class FileSource:
+    """The records of one file.
+
+    Args:
+        file: opened for reading bytes, unbuffered; closed with the source.
+        quoted: whether they are CSV records; the first, the header, is left out then.
+        max_bytes: length of the longest record.
+    """
+
+    def __init__(self, file: BinaryIO, *, quoted: bool, max_bytes: int) -> None:
+        self._file = file
+        self._quoted = quoted
+        self._max = max_bytes
+        self._index: BinaryIO | None = None
+        self._count = 0
+        self._seen = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read all records, in order."""
+        pieces = self._all()
+        if self._quoted:
+            next(pieces, None)
+        return pieces
+
+    def _all(self) -> Iterator[Piece]:
+        splitter = Splitter(max_bytes=self._max, quoted=self._quoted)
+        place = 0
+        while True:
+            self._file.seek(place)
+            data = self._file.read(_CHUNK)
+            if not data:
+                break
+            place += len(data)
+            yield from splitter.feed(data)
+        yield from splitter.flush()
+
+    def digest(self, tick: Callable[[], object]) -> bytes:
+        """Return a hash of the file."""
+        digest = blake2b(digest_size=16)
+        self._file.seek(0)
+        while data := self._file.read(_CHUNK):
+            digest.update(data)
+            tick()
+        return digest.digest()
+
+    def index(self, tick: Callable[[], object]) -> int:
+        """Write down in a temporary file where each record begins, and return their number."""
+        self._index = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
+        entries = array("Q")
+        for piece in self.pieces():
+            entries.extend((piece.offset, piece.line))
+            self._count += 1
+            if len(entries) >= _CHUNK // _ENTRY:
+                entries.tofile(self._index)
+                del entries[:]
+                tick()
+        entries.extend((self._seen[0], 0))
+        entries.tofile(self._index)
+        return self._count
+
+    def at(self, place: int) -> Piece:
+        """Return one record, by its place among all."""
+        assert self._index is not None  # noqa: S101 - index() comes first
+        self._index.seek(place * _ENTRY)
+        entries = array("Q", self._index.read(2 * _ENTRY))
+        offset, line, end = entries[:3]
+        if end - offset > self._max + _CHUNK:
+            return Piece(line, offset, None)
+        self._file.seek(offset)
+        splitter = Splitter(max_bytes=self._max, quoted=self._quoted)
+        data = _read_exactly(self._file, end - offset)
+        pieces = splitter.feed(data) or splitter.flush()
+        return Piece(line, offset, pieces[0].data)
+
+    def changed(self) -> bool:
+        """Whether its size or its time of change is not what it was."""
+        return self._look() != self._seen
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        if self._index is not None:
+            self._index.close()
+
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    """Read ``size`` bytes, or up to the end: an unbuffered file may return fewer at a time."""
+    parts = []
+    while size > 0 and (data := file.read(size)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
+class FolderSource:
+    """The text files below a folder, in the order of their names; or one file.
+
+    The names are held in memory, about 100 bytes for each.
+
+    Args:
+        path: of the folder or file.
+        max_bytes: size of the largest file.
+
+    Raises:
+        BatchInputError: there are no text files.
+    """
+
+    def __init__(self, path: str, *, max_bytes: int) -> None:
+        self._max = max_bytes
+        if os.path.isdir(path):
+            self._root = path
+            self._names = sorted(_text_files(path))
+        else:
+            self._root, name = os.path.split(path)
+            self._names = [name]
+        if not self._names:
+            raise BatchInputError(
+                f"{path}: no text files ({', '.join(_TEXT_ENDINGS)}) in this folder"
+            )
+
+    def pieces(self) -> Iterator[Piece]:
+        """Read all files."""
+        return map(self.at, range(len(self._names)))
+
+    def digest(self, tick: Callable[[], object]) -> bytes:
+        """Return a hash of all names and contents."""
+        digest = blake2b(digest_size=16)
+        for piece in self.pieces():
+            name = str(piece.name).encode("utf-8", "surrogateescape")
+            data = piece.data or b""
+            digest.update(b"%d %d " % (len(name), len(data)) + name + data)
+            tick()
+        return digest.digest()
+
+    def index(self, tick: Callable[[], object]) -> int:  # noqa: ARG002 - there is nothing to do
+        """Return how many files there are."""
+        return len(self._names)
+
+    def at(self, place: int) -> Piece:
+        """Read one file."""
+        name = self._names[place]
+        with open(os.path.join(self._root, name), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = None if size > self._max else file.read()
+        return Piece(place + 1, place, data, name.replace(os.sep, "/"))
+
+    def changed(self) -> bool:
+        """Files are read once each: there is nothing to compare with."""
+        return False
+
+    def close(self) -> None:
+        """No file is kept open."""
+
+
+def _text_files(root: str) -> Iterator[str]:
+    for folder, _folders, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            # Links are followed to files only; pipes and devices would never end.
+            if name.lower().endswith(_TEXT_ENDINGS) and stat.S_ISREG(os.stat(path).st_mode):
+                yield os.path.relpath(path, root)
