@@ -79,10 +79,14 @@ class Child:
         answer: dict[str, str] = json.loads(line) if line.endswith(b"\n") else {}
         if "url" in answer:
             return answer["url"]
+        # Its end, first: the engine writes its log from a thread of its own.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await self._process.wait()
         if "error" in answer:
             reason = f"{answer['kind']}: {answer['error']}"
         else:
-            reason = f"it ended with exit code {await self._process.wait()}"
+            reason = f"it ended with exit code {self._process.returncode}"
         raise LocalServerError(self.describe(f"the local model server did not start: {reason}"))
 
     async def ready(self, url: str) -> None:

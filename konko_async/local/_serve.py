@@ -30,7 +30,7 @@ def main() -> None:
         server = start(settings, str(model))
     except Exception as error:  # noqa: BLE001 - whatever it was, the parent has to hear of it
         _say(answer, {"error": str(error), "kind": type(error).__name__})
-        os._exit(1)
+        sys.exit(1)  # not os._exit, which would cut off what the engine has yet to log
     _say(answer, {"url": server.listening_address})
     threading.Event().wait()
 

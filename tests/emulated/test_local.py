@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import aiohttp
@@ -54,6 +55,7 @@ def cache(tmp_path_factory):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(cache):
     async with LocalServer(cache_dir=cache, n_parallel=2) as server:
+        _of_the_shared_server.update(threading.enumerate())
         yield server
 
 
@@ -61,6 +63,18 @@ async def server(cache):
 async def client(server):
     async with AsyncKonko(server.api_key, server.base_url) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def waitpid_threads_are_over():
+    """Python 3.11 waits for each subprocess in a thread, which ends a moment after it has told."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("asyncio-waitpid") and thread not in _of_the_shared_server:
+            thread.join(5)
+
+
+_of_the_shared_server = set()
 
 
 @pytest.fixture
