@@ -10,7 +10,6 @@ import ast
 import asyncio
 import importlib.metadata
 import importlib.util
-import re
 import statistics
 import sys
 import time
@@ -23,15 +22,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from konko_async import AsyncKonko, Attempt, CallRecord, KonkoError, RateLimit
+from konko_async import AsyncKonko, Attempt, CallRecord, KonkoError, RateLimit, RetryPolicy
 from konko_async.local import SUMMARY_OPTIONS, LocalServer, summary_messages
 
+QUESTION = "What is the Internet?"
 DOCUMENTS = 32
 AT_LEAST = 24
-AT_ONCE = 16
+AT_ONCE = 16  # calls in flight
+SLOTS = 4  # of them, how many the model works on; with more, two cores only get slower
 REQUESTS_PER_MINUTE = 240
-LONGEST = 700  # characters of a document that the model is given
-SHORTEST = 150
+SHORTEST = 400  # characters of a text that is worth summarising
+ALIKE = 20  # characters that no two of them begin with
 # Modules of the standard library with long descriptions, for machines with few packages.
 MODULES = (
     *("argparse", "base64", "calendar", "cmd", "configparser", "csv", "datetime", "difflib"),
@@ -74,9 +75,8 @@ def find_documents(limit: int) -> list[Document]:
     """Find texts of which no two begin alike: descriptions of packages, then of modules."""
     found: dict[str, Document] = {}
     for name, text in (*package_descriptions(), *module_descriptions()):
-        prose = shorten(plain(text))
-        if len(prose) >= SHORTEST and len(found) < limit:
-            found.setdefault(prose[:60], Document(name, prose))
+        if len(text) >= SHORTEST and len(found) < limit:
+            found.setdefault(text[:ALIKE], Document(name, text))
     return list(found.values())
 
 
@@ -98,46 +98,17 @@ def module_descriptions() -> Iterator[tuple[str, str]]:
             yield f"{name} (module)", ast.get_docstring(ast.parse(source)) or ""
 
 
-def plain(text: str) -> str:
-    """Return the prose of a Markdown or reStructuredText document, on one line."""
-    text = re.sub(r"```.*?```|<!--.*?-->|<[^>]+>", " ", text, flags=re.DOTALL)
-    text = re.sub(r"!?\[!\[.*?\]\(.*?\)\]\(.*?\)|!\[.*?\]\(.*?\)", " ", text)  # badges, images
-    text = re.sub(r"\[([^\]]+)\](\([^)]*\)|\[[^\]]*\])", r"\1", text)  # Markdown links
-    text = re.sub(r"`([^`<]+?)\s*<[^`>]+>`_+", r"\1", text)  # reStructuredText links
-    lines = (line.strip() for line in text.splitlines())
-    prose = (line for line in lines if is_prose(line))
-    return " ".join(re.sub(r"[`*]+|:\w+:", "", " ".join(prose)).split())
-
-
-def is_prose(line: str) -> bool:
-    """Tell a line of text from headings, rules, directives and tables."""
-    if line.startswith(("#", "..", "|", ":", "[", "|", ">>>", "$", "+-")):
-        return False
-    return bool(re.search(r"[a-z]{2,} [a-z]", line))
-
-
-def shorten(text: str) -> str:
-    """Cut a long text at the end of a sentence."""
-    if len(text) <= LONGEST:
-        return text
-    head = text[:LONGEST]
-    end = head.rfind(". ")
-    return head[: end + 1] if end >= SHORTEST else head.rpartition(" ")[0]
-
-
 # -- the two parts of the demo --------------------------------------------------------------------
 
 
 async def stream_one(client: AsyncKonko, model: str, console: Console) -> None:
     """Print one answer as its tokens arrive."""
-    text = shorten(plain(asyncio.Runner.__doc__ or ""))
     console.print("1. One answer, streamed\n", style="bold")
-    console.print(f"Text: {text}\n", style="dim", markup=False, highlight=False)
+    console.print(QUESTION, style="dim", markup=False, highlight=False)
     stream = client.chat.completions.stream(
         model=model,
-        messages=summary_messages(text),
+        messages=[{"role": "user", "content": QUESTION}],
         stream_options={"include_usage": True},
-        **SUMMARY_OPTIONS,
     )
     started = time.perf_counter()
     async with stream:
@@ -157,8 +128,8 @@ async def summarise_all(
 ) -> None:
     """Summarise all documents at once; the client keeps the limits."""
     console.print(
-        f"2. {len(documents)} documents, {AT_ONCE} at once, "
-        f"{REQUESTS_PER_MINUTE} requests per minute\n",
+        f"2. {len(documents)} documents, {AT_ONCE} requests at once, "
+        f"at most {REQUESTS_PER_MINUTE} per minute\n",
         style="bold",
     )
     columns = (TextColumn("summarising"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -233,12 +204,12 @@ def print_figures(
         ("requests", f"{len(attempts)}, of them {len(attempts) - len(calls)} retries"),
         ("tokens", f"{asked} read, {answered} written (as the server counted)"),
         ("throughput", f"{answered / seconds:.0f} tokens/s written, all calls together"),
-        ("time to first token", f"{percentiles(served)}, from sending"),
-        ("", f"{percentiles(seen)}, with the wait for the rate limit"),
+        ("time to first token", f"{percentiles(served)}, from sending (the server queues too)"),
+        ("", f"{percentiles(seen)}, with the wait for the client's limits"),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        console.print(f"{name:<{width}}  {value}", highlight=False)
+        console.print(f"{name:<{width}}  {value}", highlight=False, soft_wrap=True)
 
 
 def percentiles(values: list[float]) -> str:
@@ -256,12 +227,13 @@ async def main() -> int:
     if len(documents) < AT_LEAST:
         console.print(f"only {len(documents)} documents were found on this machine")
         return 1
-    console.print("Starting the local model ...", style="dim")
+    console.print("Starting a small model on this machine ...", style="dim")
     records = Records()
+    retry = RetryPolicy(max_attempts=5)
     limit = RateLimit(requests_per_minute=REQUESTS_PER_MINUTE, max_concurrency=AT_ONCE)
     async with (
-        LocalServer(n_parallel=AT_ONCE, n_ctx=1024) as server,
-        AsyncKonko(server.api_key, server.base_url, rate_limit=limit) as client,
+        LocalServer(n_parallel=SLOTS, n_ctx=1024) as server,
+        AsyncKonko(server.api_key, server.base_url, rate_limit=limit, retry=retry) as client,
     ):
         console.print(f"{server.model} is served at {server.base_url}\n", style="dim")
         await stream_one(client, server.model, console)
