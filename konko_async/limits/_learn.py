@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Reported", "parse_duration", "read_headers"]
+__all__ = ["Kind", "Reported", "parse_duration", "read_headers"]
+
+Kind = Literal["requests", "tokens"]
+"""What is limited."""
 
 _LONGEST: Final = 366 * 86_400.0
 _MOST: Final = 1e12
 # Longer values are not numbers that a server means.
 _TEXT_LIMIT: Final = 32
+_DIGITS: Final = 15
+_NAMES: Final = {
+    kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset"))
+    for kind in ("requests", "tokens")
+}
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 _PARTS: Final = re.compile(
     r"(?:(?P<d>[0-9]{1,6}(?:\.[0-9]{0,9})?)d)?"
@@ -35,7 +43,8 @@ class Reported(msgspec.Struct, frozen=True):
     Attributes:
         limit: what the server allows in its window.
         remaining: what is left of it.
-        reset: seconds until all of it is there again.
+        reset: seconds until all of it is there again; only read where nothing remains, as it is
+            only then of use.
     """
 
     limit: float | None = None
@@ -63,7 +72,7 @@ def parse_duration(text: str) -> float | None:
     return seconds if seconds <= _LONGEST else None
 
 
-def read_headers(headers: Mapping[str, str], kind: str) -> Reported | None:
+def read_headers(headers: Mapping[str, str], kind: Kind) -> Reported | None:
     """Read the ``x-ratelimit-{limit,remaining,reset}-<kind>`` headers of an answer.
 
     Args:
@@ -73,23 +82,26 @@ def read_headers(headers: Mapping[str, str], kind: str) -> Reported | None:
     Returns:
         What they say, or None if they say nothing usable.
     """
-    limit = headers.get(f"x-ratelimit-limit-{kind}")
-    remaining = headers.get(f"x-ratelimit-remaining-{kind}")
+    limit_name, remaining_name, reset_name = _NAMES[kind]
+    limit_text = headers.get(limit_name)
+    remaining_text = headers.get(remaining_name)
+    if limit_text is None and remaining_text is None:
+        return None
+    limit = None if limit_text is None else _amount(limit_text, low=1.0)
+    remaining = None if remaining_text is None else _amount(remaining_text, low=0.0)
     if limit is None and remaining is None:
         return None
-    reset = headers.get(f"x-ratelimit-reset-{kind}")
-    found = Reported(
-        limit=None if limit is None else _amount(limit, low=1.0),
-        remaining=None if remaining is None else _amount(remaining, low=0.0),
-        reset=None if reset is None else parse_duration(reset),
-    )
-    return None if found.limit is None and found.remaining is None else found
+    reset = None
+    if remaining is not None and remaining <= 0 and (text := headers.get(reset_name)) is not None:
+        reset = parse_duration(text)
+    return Reported(limit, remaining, reset)
 
 
 def _amount(text: str, low: float) -> float | None:
     """A number of requests or tokens; None for what is not one."""
-    text = text.strip() if len(text) <= _TEXT_LIMIT else ""
-    if not _NUMBER.fullmatch(text):
-        return None
+    if not (len(text) <= _DIGITS and text.isascii() and text.isdigit()):
+        text = text.strip() if len(text) <= _TEXT_LIMIT else ""
+        if not _NUMBER.fullmatch(text):
+            return None
     value = float(text)
     return value if low <= value <= _MOST and math.isfinite(value) else None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from konko_async.limits._buckets import RequestBucket, TokenBucket
 from konko_async.limits._snapshot import Quantity
 from konko_async.limits._window import Charge, SlidingSum
 
 if TYPE_CHECKING:
-    from konko_async.limits._learn import Reported
+    from konko_async.limits._learn import Kind, Reported
 
-__all__ = ["Kind", "Quota"]
-
-Kind = Literal["requests", "tokens"]
+__all__ = ["Quota"]
 
 # A limit that only the server's headers tell is kept by the window; its pace is a loose one, so
 # that a few calls at once do not wait for each other where nobody asked for a limit.

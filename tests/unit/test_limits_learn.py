@@ -77,7 +77,8 @@ def test_headers():
     given = headers(limit=60, remaining=59, reset="1s") | headers(
         "tokens", limit="abc", remaining=-5
     )
-    assert read_headers(given, "requests") == Reported(60.0, 59.0, 1.0)
+    assert read_headers(given, "requests") == Reported(60.0, 59.0)
+    assert read_headers(headers(remaining=0, reset="1s"), "requests") == Reported(None, 0.0, 1.0)
     assert read_headers(given, "tokens") is None
     assert read_headers({}, "requests") is None
     upper = CIMultiDict({"X-RateLimit-Remaining-Tokens": "7"})
