@@ -1,0 +1,248 @@
+"""The API as a user's type checker sees it: checked by ``mypy --strict``, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, assert_type
+
+import konko_async
+from konko_async import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncKonko,
+    Attempt,
+    CallRecord,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatMessage,
+    ChatStream,
+    CircuitOpenError,
+    Completion,
+    CompletionStream,
+    ConfigurationError,
+    CreateEmbeddingResponse,
+    Handler,
+    KonkoError,
+    Middleware,
+    Model,
+    ModelList,
+    RateLimit,
+    RateLimitError,
+    RateLimitTimeoutError,
+    Request,
+    Response,
+    ResponseDecodeError,
+    RetryPolicy,
+    StreamError,
+    StreamServerError,
+    Timeout,
+    ToolCall,
+    Usage,
+    per_attempt,
+)
+from konko_async.sse import ServerSentEvent, SSEDecoder, encode_event
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+async def outer(request: Request, call_next: Handler) -> Response:
+    """A middleware may be a plain function."""
+    return await call_next(request.replace(headers={**request.headers, "X-Trace": "1"}))
+
+
+class Counting:
+    """A middleware may be an object."""
+
+    count = 0
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        self.count += 1
+        return await call_next(request)
+
+
+def observe(record: CallRecord | Attempt) -> None:
+    """An observer is any callable."""
+    if isinstance(record, CallRecord):
+        assert_type(record.time_to_first_token, float | None)
+    else:
+        assert_type(record.number, int)
+
+
+def clients() -> None:
+    as_middleware: Middleware = outer
+    client = AsyncKonko(
+        api_key="k",
+        base_url="https://api.konko.ai/v1",
+        openai_api_key=None,
+        timeout=Timeout(connect=5, first_token=120, idle=60, total=None),
+        retry=RetryPolicy(max_attempts=3),
+        rate_limit=RateLimit(
+            requests_per_minute=60, tokens_per_minute=10_000, max_concurrency="auto", burst=5
+        ),
+        middleware=[outer, Counting(), as_middleware, per_attempt(outer), per_attempt(Counting())],
+        observers=[observe, print],
+        fallback_models=["a/b"],
+        hedge_after="p95",
+        verify_models=True,
+        default_headers={"X-A": "b"},
+        session=None,
+    )
+    assert_type(client.with_options(timeout=5, retry=None, rate_limit=RateLimit()), AsyncKonko)
+    assert_type(client.with_options(timeout=Timeout(total=1), middleware=(outer,)), AsyncKonko)
+    assert_type(client.base_url, str)
+    assert_type(client.closed, bool)
+    AsyncKonko(timeout=30, retry=None)
+
+
+async def chat(client: AsyncKonko, stream: bool, messages: list[dict[str, Any]]) -> None:
+    create = client.chat.completions.create
+    whole = await create(model="m", messages=MESSAGES, temperature=0.1, max_tokens=300, n=1)
+    assert_type(whole, ChatCompletion)
+    assert_type(whole.choices[0].message.content, str | None)
+    assert_type(whole.choices[0].message.tool_calls, list[ToolCall] | None)
+    assert_type(whole.choices[0].finish_reason, str | None)
+    assert_type(whole.usage, Usage | None)
+    assert_type(whole.request_id, str | None)
+    assert_type(await create(model="m", messages=messages, stream=False), ChatCompletion)
+    assert_type(await create(model="m", messages=messages, stream=True), ChatStream)
+    either = await create(model="m", messages=messages, stream=stream)
+    assert_type(either, ChatCompletion | ChatStream)
+    # Dicts, structs and what was received may stand side by side.
+    await create(model="m", messages=[ChatMessage("user", "a"), whole.choices[0].message])
+    await create(model="m", messages=[MESSAGES[0], ChatMessage("user", "a")])
+    await create(model="m", messages=(*MESSAGES, whole.choices[0].message))
+    await create(
+        model="m",
+        messages=MESSAGES,
+        stop=["\n"],
+        seed=1,
+        top_p=0.5,
+        presence_penalty=0,
+        frequency_penalty=0,
+        logit_bias={"5": -100},
+        logprobs=True,
+        top_logprobs=5,
+        response_format={"type": "json_object"},
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        tool_choice="auto",
+        parallel_tool_calls=False,
+        stream_options={"include_usage": True},
+        user="u",
+        reasoning_effort="low",
+        top_k=40,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        max_completion_tokens=5,
+        timeout=5,
+        priority="batch",
+        extra_headers={"X-A": "b"},
+        extra_query={"a": "b"},
+        extra_body={"anything": [1]},
+    )
+
+
+async def streams(client: AsyncKonko) -> None:
+    made = client.chat.completions.stream(model="m", messages=MESSAGES, timeout=Timeout(idle=5))
+    assert_type(made, ChatStream)
+    async with made as stream:
+        assert_type(stream, ChatStream)
+        async for chunk in stream:
+            assert_type(chunk, ChatCompletionChunk)
+            assert_type(chunk.choices[0].delta.content, str | None)
+        async for text in stream.text():
+            assert_type(text, str)
+        assert_type(stream.text(), AsyncIterator[str])
+    assert_type(await stream.completion(), ChatCompletion)
+    assert_type(await stream.close(), None)
+    assert_type(stream.request_id, str | None)
+    assert_type(stream.attempts, tuple[Attempt, ...])
+    assert_type(stream.time_to_first_token, float | None)
+    assert_type(stream.usage, Usage | None)
+
+
+async def completions(client: AsyncKonko) -> None:
+    create = client.completions.create
+    assert_type(await create(model="m", prompt="a", seed=1), Completion)
+    assert_type(await create(model="m", prompt=["a"], stream=True), CompletionStream)
+    async with client.completions.stream(model="m", prompt=[1, 2]) as stream:
+        async for chunk in stream:
+            assert_type(chunk, Completion)
+        async for text in stream.text():
+            assert_type(text, str)
+        assert_type(await stream.completion(), Completion)
+
+
+async def embeddings_and_models(client: AsyncKonko) -> None:
+    vectors = await client.embeddings.create(model="m", input=["a", "b"], dimensions=5)
+    assert_type(vectors, CreateEmbeddingResponse)
+    assert_type(vectors.data[0].embedding, list[float])
+    page = await client.models.list()
+    assert_type(page, ModelList)
+    assert_type(page.data, list[Model])
+    async for model in client.models.list(timeout=5):
+        assert_type(model, Model)
+        assert_type(model.is_chat, bool | None)
+    assert_type(await client.models.retrieve("a/b", priority="interactive"), Model)
+
+
+async def many(client: AsyncKonko) -> None:
+    requests = ({"model": "m", "messages": MESSAGES} for _ in range(5))
+    async for result in client.chat.completions.map(requests, max_concurrency=5, ordered=True):
+        assert_type(result.index, int)
+        assert_type(result.completion, ChatCompletion | None)
+        assert_type(result.error, KonkoError | None)
+
+
+async def module_level() -> None:
+    assert_type(await konko_async.models.list(), ModelList)
+    assert_type(
+        await konko_async.chat.completions.create(model="m", messages=MESSAGES), ChatCompletion
+    )
+    assert_type(await konko_async.completions.create(model="m", prompt="a"), Completion)
+    assert_type(await konko_async.embeddings.create(model="m", input="a"), CreateEmbeddingResponse)
+    await konko_async.aclose()
+
+
+def errors(error: KonkoError) -> None:
+    assert_type(error.message, str)
+    assert_type(error.attempts, tuple[Attempt, ...])
+    match error:
+        case APITimeoutError():
+            phase: str = error.phase
+            del phase
+        case APIConnectionError():
+            assert_type(error.request_sent, bool)
+        case RateLimitError():
+            assert_type(error.retry_after, float | None)
+            assert_type(error.status_code, int)
+        case APIStatusError():
+            assert_type(error.code, str | None)
+            assert_type(error.headers["x"], str)
+        case ResponseDecodeError():
+            assert_type(error.body, bytes)
+        case StreamServerError():
+            assert_type(error.type, str | None)
+        case StreamError():
+            assert_type(error.partial, Any | None)
+        case APIError():
+            assert_type(error.request_id, str | None)
+        case RateLimitTimeoutError():
+            assert_type(error.would_have_waited, float)
+        case CircuitOpenError():
+            assert_type(error.retry_after, float)
+        case ConfigurationError():
+            as_value_error: ValueError = error
+            del as_value_error
+
+
+def events() -> None:
+    decoder = SSEDecoder(max_event_bytes=1024)
+    assert_type(decoder.feed(b"data: a\n\n"), list[ServerSentEvent])
+    assert_type(decoder.flush(), list[ServerSentEvent])
+    event = ServerSentEvent(event="x", data="y", id=None, retry=5)
+    assert_type(event.event, str)
+    assert_type(event.id, str | None)
+    assert_type(event.retry, int | None)
+    assert_type(encode_event(event), bytes)
