@@ -48,7 +48,7 @@ ALLOWED = {
     "_fanout": "_stream errors",
     "_engine": "_exchange _operations _options _pipeline _records _settings _transport _verify limits "
     "middleware wire errors",
-    "resources": "_checks _engine _fanout _operations _options _pipeline _secret _stream _transport _verify wire errors",
+    "resources": "_checks _engine _fanout _operations _options _pipeline _secret _settings _stream _transport _verify wire errors",
     "_client": "_engine _merge _options _pipeline _records _settings _transport resources limits middleware wire errors",
     "_default": "_client resources",
     "__main__": "cli",
