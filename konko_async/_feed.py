@@ -334,7 +334,7 @@ class Feed(Generic[C, R]):
                 self._answer.abort()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            on_end(outcome, None if self._failure is None else type(self._failure).__name__)
+            on_end(outcome, type(self._failure).__name__ if outcome == "error" else None)
 
     # -- deadlines -----------------------------------------------------------------------------
     # One timer per stream, re-armed only when it fires: arming one per token would cost more than
