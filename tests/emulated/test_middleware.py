@@ -50,7 +50,11 @@ async def test_outside_and_inside_retry():
     assert [request.headers["x-trace"] for request in server.requests] == ["7", "7"]
 
 
-@pytest.mark.parametrize("bad", [3, "x", Header, lambda: None, lambda request, call_next: None])
+def not_async(request, call_next):
+    return call_next(request)
+
+
+@pytest.mark.parametrize("bad", [3, "x", Header, lambda: None, not_async])
 def test_what_is_no_middleware_is_refused_at_once(bad):
     with pytest.raises(ConfigurationError):
         AsyncKonko("k", middleware=[bad])
