@@ -9,7 +9,8 @@ import msgspec
 
 from konko_async._engine import Engine, Policies
 from konko_async._options import RateLimit, RetryPolicy, Timeout
-from konko_async._settings import resolve
+from konko_async._secret import masked
+from konko_async._settings import masked_values, resolve
 from konko_async._transport import Transport
 from konko_async.errors import ConfigurationError
 from konko_async.middleware import CircuitBreaker, Fallback
@@ -100,6 +101,9 @@ class AsyncKonko:
         max_body_bytes: int = _MAX_BODY,
         allow_http: bool = False,
     ) -> None:
+        # At once: a traceback of whatever fails below may show the locals of this frame.
+        api_key, openai_api_key = masked(api_key), masked(openai_api_key)
+        default_headers = masked_values(default_headers)
         settings = resolve(
             api_key=api_key,
             base_url=base_url,
@@ -213,7 +217,9 @@ class AsyncKonko:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} base_url={self.base_url!r}>"
+        engine = getattr(self, "_engine", None)  # a traceback may show one that was never made
+        where = "not made" if engine is None else f"base_url={engine.settings.base_url!r}"
+        return f"<{type(self).__name__} {where}>"
 
 
 def _checked(name: str, value: Any, kind: type) -> Any:

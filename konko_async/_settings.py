@@ -13,7 +13,7 @@ import msgspec
 from konko_async._secret import Secret, check_header_value, masked
 from konko_async.errors import ConfigurationError
 
-__all__ = ["DEFAULT_BASE_URL", "Settings", "parse_base_url", "resolve"]
+__all__ = ["DEFAULT_BASE_URL", "Settings", "masked_values", "parse_base_url", "resolve"]
 
 DEFAULT_BASE_URL = "https://api.konko.ai/v1"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -114,7 +114,7 @@ def resolve(
         ConfigurationError: there is no key, or a value cannot be used.
     """
     api_key, openai_api_key = masked(api_key), masked(openai_api_key)
-    default_headers = _masked_values(default_headers)
+    default_headers = masked_values(default_headers)
     text = base_url or _first("KONKO_BASE_URL", "KONKO_API_BASE") or DEFAULT_BASE_URL
     if not isinstance(text, str):
         raise ConfigurationError(f"base_url must be a string, not {type(text).__name__}")
@@ -138,7 +138,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     Raises:
         ConfigurationError: names the header, never its value.
     """
-    headers = _masked_values(headers)
+    headers = masked_values(headers)
     checked = {}
     for name, value in headers.items():
         if not _is_token(name):
@@ -147,8 +147,12 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
-def _masked_values(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Headers hold keys, too; a traceback may show the locals of every frame from here on."""
+def masked_values(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return headers whose values are redacted where they are shown: they hold keys, too.
+
+    Raises:
+        ConfigurationError: not a mapping.
+    """
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):

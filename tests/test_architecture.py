@@ -49,7 +49,7 @@ ALLOWED = {
     "_engine": "_exchange _operations _options _pipeline _records _settings _transport _verify limits "
     "middleware wire errors",
     "resources": "_checks _engine _fanout _operations _options _pipeline _secret _settings _stream _transport _verify wire errors",
-    "_client": "_engine _merge _options _pipeline _records _settings _transport resources limits middleware wire errors",
+    "_client": "_engine _merge _options _pipeline _records _secret _settings _transport resources limits middleware wire errors",
     "_default": "_client resources",
     "__main__": "cli",
 }  # fmt: skip

@@ -11,7 +11,7 @@ import traceback
 import msgspec
 import pytest
 
-from konko_async import ConfigurationError
+from konko_async import AsyncKonko, ConfigurationError
 from konko_async._secret import Secret, check_header_value, masked
 from konko_async._settings import Settings, check_headers, resolve
 from konko_async.wire._codec import encode
@@ -136,3 +136,25 @@ def test_masked():
     assert repr(masked(CANARY)) == "'<redacted>'"
     assert masked(None) is None
     assert hash(masked("a")) == hash("a")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"api_key": f"{CANARY}\n"},
+        {"api_key": CANARY, "base_url": "nowhere"},
+        {"api_key": CANARY, "timeout": -1},
+        {"api_key": "k", "openai_api_key": f"{CANARY}\0"},
+        {"api_key": "k", "default_headers": {"X-Key": f"{CANARY}\r"}},
+        {"api_key": "k", "default_headers": {"X-Key": CANARY}, "max_body_bytes": 0},
+        {"base_url": CANARY, "api_key": "https://api.konko.ai"},
+    ],
+)
+def test_a_client_that_cannot_be_made_shows_no_key(wrong):
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncKonko(**wrong)
+    shown = shown_by_traceback(caught.value)
+    if "base_url" not in wrong or wrong["base_url"] != CANARY:
+        assert "canary" not in shown
+    assert "canary" not in str(caught.value)
+    assert "<AsyncKonko not made>" in shown
