@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from konko_async import AsyncKonko
+from konko_async.batch._aside import Stopped, aside, until_stopped
 from konko_async.batch._caller import client_limit
-from konko_async.batch._check import Estimator, check_input
-from konko_async.batch._errors import BatchError
+from konko_async.batch._check import Estimator
 from konko_async.batch._files import Files
-from konko_async.batch._journal import Journal, Ledger
-from konko_async.batch._options import Options
+from konko_async.batch._journal import Checked, Ledger
+from konko_async.batch._open import Input, open_input, open_pipe, spool_stdin
+from konko_async.batch._options import Options, piped
+from konko_async.batch._pipe import PipeStore
 from konko_async.batch._pricing import Price, Prices, fetch_prices
 from konko_async.batch._progress import Progress, Tracker
 from konko_async.batch._report import BatchReport
 from konko_async.batch._rows import Format, Row
 from konko_async.batch._run import Run
-from konko_async.batch._setup import Input, open_input, open_journal, prepare, translated
+from konko_async.batch._setup import check_all, done_before, open_journal, prepare
 from konko_async.batch._spending import unpriced
 from konko_async.batch._stop import Stop
-from konko_async.batch._store import Store
 
 __all__ = ["run_batch"]
 
-T = TypeVar("T")
 Path = str | os.PathLike[str]
 _FILES = Files()
 
@@ -149,46 +148,78 @@ async def run_batch(
         max_outage=max_outage,
         files=files,
     )
-    found = await _aside(options, lambda _tick: open_input(options))
     try:
-        if dry_run:
+        return await _piped(client, options) if piped(options) else await _filed(client, options)
+    except Stopped:
+        progress = Tracker(Ledger(), None, None).progress()
+        paths = (options.input, options.output)
+        return BatchReport.of(progress, paths=paths, resumed=0, stopped="stopped")
+
+
+async def _filed(client: AsyncKonko, options: Options) -> BatchReport:
+    """Run an input that can be read again."""
+    stop = options.stop
+    spool = await until_stopped(spool_stdin(options), stop) if options.input == "-" else None
+    found = await aside(lambda _tick: open_input(options, spool), stop)
+    try:
+        if options.dry_run:
             return await _dry_run(client, options, found)
-        return await _run(client, options, found)
+        if options.output == "-":
+            return await _to_pipe(client, options, found)
+        return await _to_file(client, options, found)
     finally:
         found.source.close()
 
 
-async def _run(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
+async def _to_file(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
     journal = open_journal(options)
     try:
         prices = await _prices(client, options)
-        store = await _aside(
-            options,
-            lambda tick: translated(
-                options.input, lambda: prepare(options, found, journal, prices, tick)
-            ),
+        store = await aside(
+            lambda tick: prepare(options, found, journal, prices, tick), options.stop
         )
     except BaseException:
         journal.close()
         raise
     try:
-        _check_prices(options, journal, prices)
-        return await Run(client, options, found, store, prices).run()
+        checked = store.journal.checked
+        assert checked is not None  # noqa: S101 - prepare() saw to it
+        _check_prices(options, checked, prices)
+        run = Run(client, options, store, prices, rows=checked.rows)
+        return await run.run(run.feed.from_file(found, store.ledger.states))
     finally:
         store.close()
+
+
+async def _to_pipe(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
+    prices = await _prices(client, options)
+    store = PipeStore(options.files)
+    checked = await aside(lambda tick: check_all(options, found, store, tick), options.stop)
+    _check_prices(options, checked, prices)
+    run = Run(client, options, store, prices, rows=checked.rows)
+    return await run.run(run.feed.from_file(found, store.ledger.states))
+
+
+async def _piped(client: AsyncKonko, options: Options) -> BatchReport:
+    """Run from pipe to pipe: each row is checked as it comes."""
+    prices = await _prices(client, options)
+    store = PipeStore(options.files)
+    source, reader = await until_stopped(open_pipe(options), options.stop)
+    run = Run(client, options, store, prices, rows=None)
+    return await run.run(run.feed.from_pipe(source, reader, store))
 
 
 async def _prices(client: AsyncKonko, options: Options) -> Prices:
     if options.prices is not None:
         return Prices(options.prices)
-    return await fetch_prices(client)
+    return await until_stopped(fetch_prices(client), options.stop)
 
 
-def _check_prices(options: Options, journal: Journal, prices: Prices) -> None:
+def _check_prices(options: Options, checked: Checked, prices: Prices) -> None:
     """A limit of cost that cannot be kept is told of before anything is sent."""
-    if options.max_cost is None or journal.checked is None:
+    if options.max_cost is None:
         return
-    missing = [model for model in journal.checked.models if not prices.known(model)]
+    missing = [model for model in checked.models if not prices.known(model)]
     if missing:
         raise unpriced(missing)
 
@@ -197,30 +228,13 @@ async def _dry_run(client: AsyncKonko, options: Options, found: Input) -> BatchR
     """Check the input and estimate what it would take; writes nothing."""
     prices = await _prices(client, options)
     estimator = Estimator(prices, client_limit(client))
-    ledger = Ledger()
-    if options.output != "-" and os.path.exists(f"{options.output}.journal"):
-        journal = open_journal(options)
-        ledger = journal.ledger
-        journal.close()
+    ledger = done_before(options)
 
     def each(row: Row) -> None:
         if not ledger.state(row.index):
             estimator.add(row)
 
-    checked = await _aside(
-        options,
-        lambda tick: translated(
-            options.input,
-            lambda: check_input(
-                found.source,
-                found.reader,
-                shown=found.shown,
-                invalid=(lambda *_: None) if options.skip_invalid else None,
-                tick=tick,
-                each=each,
-            ),
-        ),
-    )
+    checked = await aside(lambda tick: check_all(options, found, None, tick, each), options.stop)
     return BatchReport.of(
         Tracker(ledger, checked.rows, prices.currency).progress(),
         paths=(options.input, options.output),
@@ -228,30 +242,3 @@ async def _dry_run(client: AsyncKonko, options: Options, found: Input) -> BatchR
         stopped=None,
         estimate=estimator.estimate(),
     )
-
-
-class _Interrupted(BaseException):
-    """Ends work in a thread whose result nobody waits for any more."""
-
-
-async def _aside(options: Options, work: Callable[[Callable[[], object]], T]) -> T:
-    """Do blocking work in a thread; it is ended if the caller is cancelled, or asked to stop."""
-    left = False
-
-    def tick() -> None:
-        if left:
-            raise _Interrupted
-        if options.stop.requested:
-            raise BatchError("stopped before the first row was sent")
-
-    task = asyncio.create_task(asyncio.to_thread(work, tick))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        left = True
-        await asyncio.wait([task])
-        task.exception()
-        raise
-
-
-_ = (Any, Store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final
 from zlib import crc32
 
@@ -17,7 +18,7 @@ from konko_async.batch._source import Source
 from konko_async.batch._splitter import Piece
 from konko_async.limits import estimate_tokens
 
-__all__ = ["Estimator", "Ids", "check_input", "token_guess"]
+__all__ = ["Estimator", "Ids", "check_input", "read_row", "token_guess"]
 
 _DEFAULT_ANSWER: Final = 256
 _PROBLEMS: Final = 100
@@ -80,39 +81,62 @@ def check_input(
     Raises:
         BatchInputError: there are no rows, or (without ``invalid``) some that are none.
     """
-    ids, problems, bad, index = Ids(), [], 0, -1
-    models: dict[str, int] = {}
-    try:
+    checked, problems = Checked(0), _Problems(shown, invalid)
+    with closing(Ids()) as ids:
         for index, piece in enumerate(source.pieces()):
+            checked.rows += 1
             try:
-                row = _read(reader, ids, piece, index)
+                row = read_row(reader, ids, piece, index)
             except RowError as error:
-                bad += 1
-                if invalid is not None:
-                    invalid(index, piece, error)
-                elif len(problems) < _PROBLEMS:
-                    problems.append((piece.line, str(error)))
-                continue
-            model = row.body["model"]
-            if model in models or len(models) < _MODELS:
-                models[model] = models.get(model, 0) + 1
-            if each is not None:
-                each(row)
+                problems.add(index, piece, error)
+            else:
+                _count_model(checked.models, row.body["model"])
+                if each is not None:
+                    each(row)
             if index % _TICK == 0:
                 tick()
-    finally:
-        ids.close()
-    if index < 0:
+    if not checked.rows:
         raise BatchInputError(f"{shown}: the input has no rows")
-    if bad and invalid is None:
-        advice = "nothing was sent (skip_invalid=True runs the others)"
-        raise BatchInputError.of(shown, problems, bad, advice)
+    checked.invalid = problems.count
+    problems.tell()
     if source.changed():
         raise BatchInputError(f"{shown}: the input was changed while it was read")
-    return Checked(index + 1, bad, models)
+    return checked
 
 
-def _read(reader: RowReader, ids: Ids, piece: Piece, index: int) -> Row:
+class _Problems:
+    """Collects the first invalid records, or passes all of them on."""
+
+    def __init__(self, shown: str, invalid: Invalid | None) -> None:
+        self._shown = shown
+        self._invalid = invalid
+        self._first: list[tuple[int, str]] = []
+        self.count = 0
+
+    def add(self, index: int, piece: Piece, error: RowError) -> None:
+        self.count += 1
+        if self._invalid is not None:
+            self._invalid(index, piece, error)
+        elif len(self._first) < _PROBLEMS:
+            self._first.append((piece.line, str(error)))
+
+    def tell(self) -> None:
+        if self._first:
+            advice = "nothing was sent (skip_invalid=True runs the others)"
+            raise BatchInputError.of(self._shown, self._first, self.count, advice)
+
+
+def _count_model(models: dict[str, int], model: str) -> None:
+    if model in models or len(models) < _MODELS:
+        models[model] = models.get(model, 0) + 1
+
+
+def read_row(reader: RowReader, ids: Ids, piece: Piece, index: int) -> Row:
+    """Read a row, and see that its id is new.
+
+    Raises:
+        RowError: it is no row, or has an id that was there before.
+    """
     row = reader.read(piece, index)
     first = ids.first(row.custom_id, piece.line)
     if first is not None:

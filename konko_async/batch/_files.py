@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from pathlib import Path
 
 __all__ = ["Files"]
 
@@ -33,8 +35,8 @@ class Files:
 
     def replace(self, source: str, target: str) -> None:
         """Rename a file, over another one if need be, and make that last."""
-        os.replace(source, target)
-        self.sync_directory(os.path.dirname(target) or ".")
+        Path(source).replace(target)
+        self.sync_directory(str(Path(target).parent))
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory last; where the system cannot, do nothing."""
@@ -44,6 +46,14 @@ class Files:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+    def stdin(self) -> int:
+        """Return the descriptor that ``-`` as input stands for."""
+        return sys.stdin.fileno()
+
+    def stdout(self) -> int:
+        """Return the descriptor that ``-`` as output stands for."""
+        return sys.stdout.fileno()
 
     def write_all(self, descriptor: int, data: bytes) -> None:
         """Write all of ``data``: usually in one call, as only the disk's end cuts it short."""

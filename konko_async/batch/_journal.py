@@ -98,6 +98,9 @@ _decode = msgspec.json.Decoder(_Line).decode
 class Ledger:
     """What has been done, in one byte per row and a few sums.
 
+    Args:
+        keeps: whether rows are told apart; False for a pipe, which may have no end.
+
     Attributes:
         states: ``TODO``, ``OK`` or ``FAILED`` for each row, as far as any is known.
         end: up to where the output is known to be on the disk.
@@ -111,12 +114,13 @@ class Ledger:
     """
 
     __slots__ = (
-        "completion_tokens", "cost", "done", "end", "failed", "invalid", "prompt_tokens", "states",
-        "unpriced",
+        "_keeps", "completion_tokens", "cost", "done", "end", "failed", "invalid",
+        "prompt_tokens", "states", "unpriced",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = True) -> None:
         self.states = bytearray()
+        self._keeps = keeps
         self.end = 0
         self.done = self.failed = self.invalid = 0
         self.prompt_tokens = self.completion_tokens = self.unpriced = 0
@@ -126,16 +130,33 @@ class Ledger:
         """Return what is known of a row."""
         return self.states[row] if row < len(self.states) else TODO
 
+    def add(self, row: int, *, failed: bool, prompt: int, answer: int, cost: float | None) -> bool:
+        """Note a row and what it used; False if it was noted before."""
+        if not self.mark(row, FAILED if failed else OK):
+            return False
+        self.prompt_tokens += prompt
+        self.completion_tokens += answer
+        if cost is not None:
+            self.cost += cost
+        elif not failed:
+            self.unpriced += 1
+        return True
+
     def mark(self, row: int, state: int) -> bool:
         """Note a row; False if it was noted before."""
+        if self._keeps and not self._set(row, state):
+            return False
+        self.done += 1
+        self.failed += state == FAILED
+        return True
+
+    def _set(self, row: int, state: int) -> bool:
         if row >= len(self.states):
             # In steps, or a row at a time would copy all of it each time.
             self.states.extend(bytes(max(row + 1 - len(self.states), 4096)))
         if self.states[row] != TODO:
             return False
         self.states[row] = state
-        self.done += 1
-        self.failed += state == FAILED
         return True
 
     def mark_all(self, packed: bytes, state: int) -> None:
@@ -174,15 +195,18 @@ class Journal:
         except OSError as error:
             raise BatchOutputError(f"{path} cannot be opened: {error.strerror}") from None
         try:
-            if not try_lock(self._fd):
-                raise BatchLockedError(
-                    f"{path} is in use: another run writes to this output; "
-                    "wait for its end, or give another output"
-                )
+            self._lock()
             self._load()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _lock(self) -> None:
+        if not try_lock(self._fd):
+            raise BatchLockedError(
+                f"{self.path} is in use: another run writes to this output; "
+                "wait for its end, or give another output"
+            )
 
     def _load(self) -> None:
         """Read all whole lines, and cut off what is torn."""

@@ -15,7 +15,7 @@ from konko_async.batch._progress import Progress
 from konko_async.batch._rows import Format
 from konko_async.batch._stop import Stop
 
-__all__ = ["Options"]
+__all__ = ["Options", "piped"]
 
 _FORMATS = (None, "openai", "jsonl", "csv", "texts")
 
@@ -75,8 +75,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.output == "-" and (self.retry_failed or self.restart):
             raise ConfigurationError("a pipe as output has no earlier rows to retry or to drop")
-        if self.input == "-" and self.output == "-" and (self.shuffle or self.dry_run):
-            raise ConfigurationError("from pipe to pipe there is no shuffle= and no dry_run=")
+        if piped(self) and self.shuffle is not False:
+            raise ConfigurationError("from pipe to pipe there is no shuffle=")
+
+
+def piped(options: Options) -> bool:
+    """Whether rows go from pipe to pipe: each is read once, and none is known before."""
+    return options.input == "-" and options.output == "-" and not options.dry_run
 
 
 def _check(

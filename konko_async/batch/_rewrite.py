@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -76,14 +77,17 @@ def without_failed(path: str, files: Files, tick: Callable[[], object]) -> int:
     Raises:
         BatchOutputError: it cannot be written.
     """
-    with _translated(path), _reading(path, files) as old:
-        with closing(_Writer(new_path(path), files)) as writer:
-            for line in lines_from(old, 0):
-                if line.endswith(WENT_WELL + b"\n"):
-                    writer.write(line)
-                tick()
-            writer.finish()
-            return writer.size
+    with (
+        _translated(path),
+        _reading(path, files) as old,
+        closing(_Writer(new_path(path), files)) as writer,
+    ):
+        for line in lines_from(old, 0):
+            if line.endswith(WENT_WELL + b"\n"):
+                writer.write(line)
+            tick()
+        writer.finish()
+        return writer.size
 
 
 def match_rows(
@@ -155,8 +159,8 @@ def finish_replacing(path: str, journal: Journal, files: Files) -> None:
     if header is None or header.replaces is None:
         return
     with _translated(path):
-        if os.path.exists(new_path(path)):  # else it had taken its place already
-            size = os.stat(new_path(path)).st_size
+        if Path(new_path(path)).exists():  # else it had taken its place already
+            size = Path(new_path(path)).stat().st_size
             if size != header.replaces:
                 raise BatchOutputError(
                     f"{new_path(path)} should have {header.replaces} bytes and has {size}: it was "

@@ -4,123 +4,120 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from konko_async import AsyncKonko, KonkoError, MapResult, MapResults
 from konko_async.batch._caller import Caller, client_observers, ends_all
-from konko_async.batch._errors import BatchError, BatchInputError, BatchOutputError
+from konko_async.batch._errors import BatchError, BatchOutputError
+from konko_async.batch._feed import Feed
+from konko_async.batch._journal import Ledger
 from konko_async.batch._lines import error_code, failure_line, success_line
 from konko_async.batch._options import Options
-from konko_async.batch._order import shuffled
 from konko_async.batch._pricing import Prices
 from konko_async.batch._progress import Tracker
 from konko_async.batch._report import BatchReport, StopReason
 from konko_async.batch._rows import Row
-from konko_async.batch._setup import Input
 from konko_async.batch._spending import Spending
-from konko_async.batch._splitter import Piece
-from konko_async.batch._store import Store
 
-__all__ = ["Run"]
+__all__ = ["Run", "Sink"]
 
 _log = logging.getLogger("konko_async")
-_SKIPPED = 2000  # finished rows passed over before other tasks have a turn
+
+
+class Sink(Protocol):
+    """Where rows go: a file with its journal, or a pipe."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is in it."""
+
+    def add(
+        self,
+        index: int,
+        line: bytes,
+        *,
+        failed: bool,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        cost: float | None = None,
+    ) -> None:
+        """Write a finished row; raises BatchOutputError."""
+
+    async def save_if_due(self, now: float) -> None:
+        """Make last what was written, now and then; raises BatchOutputError."""
+
+    async def settle(self) -> None:
+        """Wait for what is being written."""
+
+    def save(self) -> None:
+        """Make last all that was written; raises BatchOutputError."""
 
 
 class Run:
-    """One run over one input.
+    """One run.
 
     Args:
         client: makes the calls.
         options: of the run.
-        found: the input.
-        store: the output, taken up.
+        store: takes the answers.
         prices: of the models.
+        rows: in the input; None if that is not known.
+
+    Attributes:
+        feed: what hands out the rows.
     """
 
     def __init__(
-        self, client: AsyncKonko, options: Options, found: Input, store: Store, prices: Prices
+        self,
+        client: AsyncKonko,
+        options: Options,
+        store: Sink,
+        prices: Prices,
+        *,
+        rows: int | None,
     ) -> None:
-        checked = store.journal.checked
+        ledger = store.ledger
         self._options = options
-        self._input = found
         self._store = store
         self._prices = prices
-        self._resumed = store.ledger.done
-        self._tracker = Tracker(
-            store.ledger, None if checked is None else checked.rows, prices.currency
-        )
+        self._resumed = ledger.done
+        self._tracker = Tracker(ledger, rows, prices.currency)
         self._spending = Spending(
-            store.ledger,
-            prices,
-            max_cost=options.max_cost,
-            max_tokens=options.max_tokens_total,
+            ledger, prices, max_cost=options.max_cost, max_tokens=options.max_tokens_total
         )
+        self.feed = Feed(options, self._spending)
         observers = (*client_observers(client), self._tracker.observe)
-        caller = Caller(client.with_options(observers=observers), max_outage=options.max_outage)
-        self._results: MapResults[Any] = MapResults.over(
-            caller, self._rows(), max_concurrency=options.max_concurrency
+        self._caller = Caller(
+            client.with_options(observers=observers), max_outage=options.max_outage
         )
         self._stopped: StopReason | None = None
         self._fatal: KonkoError | None = None
 
-    # -- the rows --------------------------------------------------------------------------------
-
-    async def _rows(self) -> AsyncIterator[Row]:
-        """The rows that are left to do, as far as the limits go."""
-        begun, limit = 0, self._options.limit
-        source, reader = self._input.source, self._input.reader
-        for passed, (index, piece) in enumerate(self._pieces()):
-            if self._store.ledger.state(index):
-                if passed % _SKIPPED == 0:
-                    await asyncio.sleep(0)
-                continue
-            if begun == limit:
-                self._stopped = self._stopped or "limit"
-                return
-            row = reader.read(piece, index)
-            if self._spending.active:
-                reason = await self._spending.reserve(row)
-                if reason is not None:
-                    self._stopped = self._stopped or reason
-                    return
-            begun += 1
-            yield row
-        if source.changed():
-            raise BatchInputError(f"{self._input.shown}: the input was changed during the run")
-
-    def _pieces(self) -> Iterator[tuple[int, Piece]]:
-        source, shuffle = self._input.source, self._options.shuffle
-        if shuffle is False:
-            yield from enumerate(source.pieces())
-            return
-        for index in shuffled(source.index(_nothing), int(shuffle)):
-            if not self._store.ledger.state(index):
-                yield index, source.at(index)
-
-    # -- the run ---------------------------------------------------------------------------------
-
-    async def run(self) -> BatchReport:
+    async def run(self, rows: AsyncIterator[Row]) -> BatchReport:
         """Run to the end, or as far as it goes.
 
         Raises:
             BatchError: it cannot go on; ``.report`` says what was done.
         """
-        ticker = asyncio.create_task(self._tick())
-        unlisten = self._options.stop.listen(self._on_stop)
+        results: MapResults[Any] = MapResults.over(
+            self._caller, rows, max_concurrency=self._options.max_concurrency
+        )
+        ticker = asyncio.create_task(self._tick(results))
+        unlisten = self._options.stop.listen(lambda level: self._on_stop(results, level))
         problem: BatchError | None = None
         try:
-            async for result in self._results:
-                await self._take(result)
+            async for result in results:
+                await self._take(results, result)
         except BatchError as error:
             problem = error
         finally:
             unlisten()
-            await self._results.aclose()
+            await results.aclose()
             ticker.cancel()
             await asyncio.wait([ticker])
             problem = await self._finish() or problem
+            self._tell(0)
         if problem is None and self._fatal is not None:
             problem = _ended(self._fatal)
         report = self._report()
@@ -129,7 +126,7 @@ class Run:
             raise problem
         return report
 
-    async def _take(self, result: MapResult[Any]) -> None:
+    async def _take(self, results: MapResults[Any], result: MapResult[Any]) -> None:
         """Write what became of a row, unless its error is not its own."""
         row: Row = result.request
         error = result.error
@@ -137,11 +134,12 @@ class Run:
             self._write(row, result.completion)
         elif ends_all(error):
             self._fatal = self._fatal or error
-            self._results.stop()
+            results.stop()
         else:
             self._store.add(row.index, failure_line(row, error), failed=True)
             self._tracker.failed(error_code(error))
-        self._spending.settle(row)
+        if self._spending.active:
+            self._spending.settle(row)
         await self._store.save_if_due(asyncio.get_running_loop().time())
 
     def _write(self, row: Row, completion: Any) -> None:
@@ -161,30 +159,30 @@ class Run:
             cost=cost,
         )
 
-    def _on_stop(self, level: int) -> None:
+    def _on_stop(self, results: MapResults[Any], level: int) -> None:
         self._tracker.stopping = True
         if level > 1:
             self._stopped = "cancelled"
-            self._results.cancel()
+            results.cancel()
         else:
-            self._stopped = self._stopped or "stopped"
-            self._results.stop()
+            self._stopped = "stopped"
+            results.stop()
 
-    async def _tick(self) -> None:
+    async def _tick(self, results: MapResults[Any]) -> None:
         """Tell of the progress, and checkpoint what waits while no row ends."""
         options, loop = self._options, asyncio.get_running_loop()
         while True:
-            self._tell()
+            self._tell(results.in_flight)
             await asyncio.sleep(options.progress_interval)
             try:
                 await self._store.save_if_due(loop.time())
             except BatchOutputError:
-                self._results.cancel()  # answers could not be kept: none is waited for
+                results.cancel()  # answers could not be kept: none is waited for
                 return
 
-    def _tell(self) -> None:
+    def _tell(self, in_flight: int) -> None:
         tracker, tell = self._tracker, self._options.on_progress
-        tracker.in_flight = self._results.in_flight
+        tracker.in_flight = in_flight
         if tell is None:
             tracker.sample()
             return
@@ -195,21 +193,20 @@ class Run:
 
     async def _finish(self) -> BatchError | None:
         """Write the last checkpoint; returns why that cannot be done."""
-        store = self._store
-        await store.settle()
+        await self._store.settle()
         try:
-            store.save()
+            self._store.save()
         except BatchOutputError as error:
             return error
         return None
 
     def _report(self) -> BatchReport:
-        self._tell()
+        self._tracker.rows = self._tracker.rows or self.feed.rows
         return BatchReport.of(
             self._tracker.progress(),
             paths=(self._options.input, self._options.output),
             resumed=self._resumed,
-            stopped=self._stopped,
+            stopped=self._stopped or self.feed.stopped,
         )
 
 
@@ -221,7 +218,3 @@ def _ended(error: KonkoError) -> BatchError:
     problem.attempts = error.attempts
     problem.__cause__ = error
     return problem
-
-
-def _nothing() -> None:
-    """There is nothing to do at a tick."""

@@ -1,26 +1,19 @@
-"""Opening the input and the output, and finding out what is left to do."""
+"""Taking up what was done before, and finding out what is left to do."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
-import sys
-import tempfile
 from collections.abc import Callable
-from hashlib import blake2b
-from typing import BinaryIO, TypeVar
+from contextlib import closing
+from pathlib import Path
 
-from konko_async.batch._check import Ids, check_input
-from konko_async.batch._errors import (
-    BatchChangedError,
-    BatchError,
-    BatchInputError,
-    BatchOutputError,
-)
-from konko_async.batch._journal import VERSION, Header, Journal
+from konko_async.batch._check import check_input
+from konko_async.batch._errors import BatchChangedError, BatchOutputError
+from konko_async.batch._journal import VERSION, Checked, Header, Journal, Ledger
 from konko_async.batch._lines import invalid_line
+from konko_async.batch._open import Input, Tick, translated
 from konko_async.batch._options import Options
+from konko_async.batch._pipe import PipeStore
 from konko_async.batch._pricing import Prices
 from konko_async.batch._rewrite import (
     finish_replacing,
@@ -28,124 +21,11 @@ from konko_async.batch._rewrite import (
     replace_output,
     without_failed,
 )
-from konko_async.batch._rows import Format, Recipe, RowError, RowReader
-from konko_async.batch._sniff import HEAD_BYTES, csv_columns, sniff
-from konko_async.batch._source import FileSource, FolderSource, Source
-from konko_async.batch._splitter import Piece, Splitter
+from konko_async.batch._rows import Row, RowError
+from konko_async.batch._splitter import Piece
 from konko_async.batch._store import Store
 
-__all__ = ["Ids", "Input", "open_input", "open_journal", "prepare", "recipe_of", "translated"]
-
-T = TypeVar("T")
-Tick = Callable[[], object]
-
-
-class Input:
-    """An input that is open.
-
-    Attributes:
-        shown: its name, for messages.
-        recipe: how its records become rows.
-        source: its records.
-        reader: makes rows of them.
-    """
-
-    def __init__(self, shown: str, recipe: Recipe, source: Source, reader: RowReader) -> None:
-        self.shown = shown
-        self.recipe = recipe
-        self.source = source
-        self.reader = reader
-
-    def fingerprint(self, tick: Tick) -> str:
-        """Return what tells the input and the recipe from others."""
-        digest = blake2b(self.recipe.digest(), digest_size=16)
-        digest.update(self.source.digest(tick))
-        return digest.hexdigest()
-
-
-def recipe_of(options: Options, form: Format) -> Recipe:
-    """Return the recipe for rows of a format."""
-    return Recipe(
-        format=form,
-        prompt=options.prompt,
-        model=options.model,
-        system=options.system,
-        params=options.params,
-        endpoint=options.endpoint,
-    )
-
-
-def translated(shown: str, work: Callable[[], T]) -> T:
-    """Run ``work``; what the input's or a temporary file's fault is becomes one of our errors."""
-    try:
-        return work()
-    except OSError as error:
-        problem: BatchError = BatchInputError(f"{shown} cannot be read: {error.strerror}")
-    except sqlite3.Error as error:
-        problem = BatchOutputError(f"a temporary file cannot be written: {error}")
-    raise problem
-
-
-def open_input(options: Options) -> Input:
-    """Open the input; a pipe is put into a temporary file first.
-
-    Raises:
-        BatchInputError: it cannot be read, or holds no rows.
-        ConfigurationError: the options do not fit it.
-    """
-    return translated(options.input, lambda: _open_input(options))
-
-
-def _open_input(options: Options) -> Input:
-    shown, form = options.input, options.format
-    if shown != "-" and os.path.isdir(shown):
-        if form not in {None, "texts"}:
-            raise BatchInputError(f"{shown} is a folder: its format is texts, not {form}")
-        form = "texts"
-    if form == "texts" and shown != "-":
-        return _texts(options)
-    file = _spool(options) if shown == "-" else open(shown, "rb", buffering=0)  # noqa: SIM115
-    try:
-        head = file.read(HEAD_BYTES)
-        form = form or sniff(shown, head)
-        if form == "texts":
-            if shown == "-":
-                raise BatchInputError("a pipe cannot be a folder of texts")
-            file.close()
-            return _texts(options)
-        source = FileSource(file, quoted=form == "csv", max_bytes=options.max_line_bytes)
-        columns, delimiter = csv_columns(shown, _header(head)) if form == "csv" else ([], ",")
-        recipe = recipe_of(options, form)
-        reader = RowReader(recipe, columns=columns, delimiter=delimiter)
-    except BaseException:
-        file.close()
-        raise
-    return Input(shown, recipe, source, reader)
-
-
-def _texts(options: Options) -> Input:
-    recipe = recipe_of(options, "texts")
-    source = FolderSource(options.input, max_bytes=options.max_line_bytes)
-    return Input(options.input, recipe, source, RowReader(recipe))
-
-
-def _header(head: bytes) -> bytes | None:
-    splitter = Splitter(max_bytes=HEAD_BYTES, quoted=True)
-    pieces = splitter.feed(head) or splitter.flush()
-    return pieces[0].data if pieces else None
-
-
-def _spool(options: Options) -> BinaryIO:
-    """Put standard input into a file without a name, beside the output: it can be read again."""
-    folder = None if options.output == "-" else os.path.dirname(options.output) or "."
-    file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # type: ignore[assignment]  # noqa: SIM115
-    place = sys.stdin.fileno()
-    while data := os.read(place, HEAD_BYTES):
-        if options.stop.requested:
-            break
-        file.write(data)
-    file.seek(0)
-    return file
+__all__ = ["check_all", "done_before", "open_journal", "prepare"]
 
 
 def open_journal(options: Options) -> Journal:
@@ -156,12 +36,34 @@ def open_journal(options: Options) -> Journal:
         BatchOutputError: the output cannot be used.
     """
     output = options.output
-    if os.path.isdir(output):
+    if Path(output).is_dir():
         raise BatchOutputError(f"{output} is a folder; the output is one file")
-    with contextlib.suppress(OSError):
-        if os.path.samefile(options.input, output):
-            raise BatchOutputError(f"{output} is the input; give another output")
-    return Journal(f"{output}.journal", options.files)
+    if options.input != "-" and _same(options.input, output):
+        raise BatchOutputError(f"{output} is the input; give another output")
+    return Journal(_journal_path(options), options.files)
+
+
+def _journal_path(options: Options) -> str:
+    return f"{options.output}.journal"
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False
+
+
+def done_before(options: Options) -> Ledger:
+    """Return what the last checkpoint of an earlier run says; changes nothing.
+
+    Raises:
+        BatchLockedError: a run has it open.
+    """
+    if options.output == "-" or options.restart or not Path(_journal_path(options)).exists():
+        return Ledger()
+    with closing(open_journal(options)) as journal:
+        return journal.ledger
 
 
 def prepare(options: Options, found: Input, journal: Journal, prices: Prices, tick: Tick) -> Store:
@@ -172,20 +74,26 @@ def prepare(options: Options, found: Input, journal: Journal, prices: Prices, ti
     Raises:
         BatchError: the run cannot begin; nothing was sent.
     """
+    return translated(options.input, lambda: _prepare(options, found, journal, prices, tick))
+
+
+def _prepare(options: Options, found: Input, journal: Journal, prices: Prices, tick: Tick) -> Store:
     fingerprint = found.fingerprint(tick)
     if options.restart:
         _drop(options, journal)
     finish_replacing(options.output, journal, options.files)
-    header = Header(VERSION, os.path.basename(options.input), fingerprint)
+    header = Header(VERSION, Path(options.input).name, fingerprint)
     if journal.header is None and _size(options.output):
         _refuse_unknown(options)
     elif journal.header is None:
         journal.begin(header)
     store = _open_store(options, journal, prices)
     try:
-        store = _adapt(options, found, store, header, prices, tick)
-        if store.journal.checked is None:
-            _check_all(options, found, store, tick)
+        store = _adapt(options, found, store, header, prices=prices, tick=tick)
+        if journal.checked is None:
+            checked = _check_all(options, found, store, tick)
+            store.save()
+            journal.check(checked)
     except BaseException:
         store.close_output()
         raise
@@ -194,7 +102,7 @@ def prepare(options: Options, found: Input, journal: Journal, prices: Prices, ti
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return Path(path).stat().st_size
     except FileNotFoundError:
         return 0
 
@@ -240,7 +148,7 @@ def _open_store(options: Options, journal: Journal, prices: Prices) -> Store:
 
 
 def _adapt(
-    options: Options, found: Input, store: Store, header: Header, prices: Prices, tick: Tick
+    options: Options, found: Input, store: Store, header: Header, *, prices: Prices, tick: Tick
 ) -> Store:
     """Make the output fit an input that has changed, and drop failed rows to be retried."""
     journal, files, path = store.journal, options.files, options.output
@@ -278,18 +186,39 @@ def _allow_change(options: Options, before: Header | None) -> None:
     )
 
 
-def _check_all(options: Options, found: Input, store: Store, tick: Tick) -> None:
+def check_all(
+    options: Options,
+    found: Input,
+    store: PipeStore | None,
+    tick: Tick,
+    each: Callable[[Row], object] | None = None,
+) -> Checked:
+    """Check all rows of an input whose answers go to a pipe, or nowhere. Blocks.
+
+    Raises:
+        BatchError: as for :func:`~konko_async.batch.run_batch`.
+    """
+    return translated(options.input, lambda: _check_all(options, found, store, tick, each))
+
+
+def _check_all(
+    options: Options,
+    found: Input,
+    store: Store | PipeStore | None,
+    tick: Tick,
+    each: Callable[[Row], object] | None = None,
+) -> Checked:
     """Check all rows; with ``skip_invalid`` those that are none go to the output as failed."""
 
     def invalid(index: int, piece: Piece, error: RowError) -> None:
-        store.add_invalid(index, invalid_line(index, piece.line, error.custom_id, str(error)))
+        if store is not None:
+            store.add_invalid(index, invalid_line(index, piece.line, error.custom_id, str(error)))
 
-    checked = check_input(
+    return check_input(
         found.source,
         found.reader,
         shown=found.shown,
         invalid=invalid if options.skip_invalid else None,
         tick=tick,
+        each=each,
     )
-    store.save()
-    store.journal.check(checked)

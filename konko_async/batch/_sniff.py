@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+from pathlib import PurePath
 from typing import Final
 
 import msgspec
@@ -32,7 +32,7 @@ def sniff(name: str, head: bytes) -> Format:
     """
     if head.startswith(_UTF16):
         raise BatchInputError(f"{name}: it is in UTF-16; convert it to UTF-8 first")
-    ending = os.path.splitext(name)[1].lower()
+    ending = PurePath(name).suffix.lower()
     if ending in {".csv", ".tsv"}:
         return "csv"
     if ending in _TEXTS:

@@ -1,13 +1,13 @@
-"""Where records come from: a file, or a folder of text files. Read again and again, and by place."""
+"""Where records come from: a file, or a folder of text files; read more than once."""
 
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from konko_async.batch._errors import BatchInputError
@@ -29,7 +29,7 @@ class Source(Protocol):
     def digest(self, tick: Callable[[], object]) -> bytes:
         """Return a hash of all of it; calls ``tick`` now and then."""
 
-    def index(self, tick: Callable[[], object]) -> int:
+    def index(self) -> int:
         """Prepare for :meth:`at`, and return the number of records."""
 
     def at(self, place: int) -> Piece:
@@ -91,7 +91,7 @@ class FileSource:
             tick()
         return digest.digest()
 
-    def index(self, tick: Callable[[], object]) -> int:
+    def index(self) -> int:
         """Write down in a temporary file where each record begins, and return their number."""
         self._index = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
         entries = array("Q")
@@ -101,7 +101,6 @@ class FileSource:
             if len(entries) >= _CHUNK // _ENTRY:
                 entries.tofile(self._index)
                 del entries[:]
-                tick()
         entries.extend((self._seen[0], 0))
         entries.tofile(self._index)
         return self._count
@@ -155,12 +154,13 @@ class FolderSource:
 
     def __init__(self, path: str, *, max_bytes: int) -> None:
         self._max = max_bytes
-        if os.path.isdir(path):
-            self._root = path
-            self._names = sorted(_text_files(path))
+        place = Path(path)
+        if place.is_dir():
+            self._root = place
+            self._names = sorted(_text_files(place))
         else:
-            self._root, name = os.path.split(path)
-            self._names = [name]
+            self._root = place.parent
+            self._names = [place.name]
         if not self._names:
             raise BatchInputError(
                 f"{path}: no text files ({', '.join(_TEXT_ENDINGS)}) in this folder"
@@ -180,17 +180,17 @@ class FolderSource:
             tick()
         return digest.digest()
 
-    def index(self, tick: Callable[[], object]) -> int:  # noqa: ARG002 - there is nothing to do
+    def index(self) -> int:
         """Return how many files there are."""
         return len(self._names)
 
     def at(self, place: int) -> Piece:
         """Read one file."""
         name = self._names[place]
-        with open(os.path.join(self._root, name), "rb") as file:
+        with (self._root / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             data = None if size > self._max else file.read()
-        return Piece(place + 1, place, data, name.replace(os.sep, "/"))
+        return Piece(place + 1, place, data, name)
 
     def changed(self) -> bool:
         """Files are read once each: there is nothing to compare with."""
@@ -200,10 +200,10 @@ class FolderSource:
         """No file is kept open."""
 
 
-def _text_files(root: str) -> Iterator[str]:
+def _text_files(root: Path) -> Iterator[str]:
     for folder, _folders, names in os.walk(root):
         for name in names:
-            path = os.path.join(folder, name)
+            path = Path(folder, name)
             # Links are followed to files only; pipes and devices would never end.
-            if name.lower().endswith(_TEXT_ENDINGS) and stat.S_ISREG(os.stat(path).st_mode):
-                yield os.path.relpath(path, root)
+            if name.lower().endswith(_TEXT_ENDINGS) and path.is_file():
+                yield path.relative_to(root).as_posix()

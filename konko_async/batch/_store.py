@@ -160,21 +160,17 @@ class Store:
     def _count(
         self, index: int, failed: bool, prompt: int, answer: int, cost: float | None
     ) -> None:
-        ledger, following = self.ledger, self._next
-        if not ledger.mark(index, FAILED if failed else OK):
+        if not self.ledger.add(index, failed=failed, prompt=prompt, answer=answer, cost=cost):
             raise BatchOutputError(
                 f"{self.path} has row {index + 1} twice: it was changed by something else"
             )
         self._pending.append(index)
-        ledger.prompt_tokens += prompt
+        following = self._next
         following.prompt_tokens += prompt
-        ledger.completion_tokens += answer
         following.completion_tokens += answer
         if cost is not None:
-            ledger.cost += cost
             following.cost += cost
         elif not failed:
-            ledger.unpriced += 1
             following.unpriced += 1
 
     def _fail(self, what: str, error: OSError) -> BatchOutputError:

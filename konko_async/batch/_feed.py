@@ -1,0 +1,110 @@
+"""The rows that a run begins, in their order, as far as its limits go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+
+from konko_async.batch._check import Ids, read_row
+from konko_async.batch._errors import BatchInputError
+from konko_async.batch._lines import invalid_line
+from konko_async.batch._open import Input
+from konko_async.batch._options import Options
+from konko_async.batch._order import shuffled
+from konko_async.batch._pipe import PipeSource, PipeStore
+from konko_async.batch._report import StopReason
+from konko_async.batch._rows import Row, RowError, RowReader
+from konko_async.batch._spending import Spending
+from konko_async.batch._splitter import Piece
+
+__all__ = ["Feed"]
+
+_SKIPPED = 2000  # finished rows passed over before other tasks have a turn
+
+
+class Feed:
+    """Hands out rows.
+
+    Args:
+        options: of the run.
+        spending: what it may use.
+
+    Attributes:
+        stopped: the limit that ended it, if one did.
+        rows: how many a pipe held, once its end was seen.
+    """
+
+    def __init__(self, options: Options, spending: Spending) -> None:
+        self.stopped: StopReason | None = None
+        self.rows: int | None = None
+        self._options = options
+        self._spending = spending
+        self._begun = 0
+
+    async def from_file(self, found: Input, ledger_state: bytearray) -> AsyncIterator[Row]:
+        """Read the rows of an input that has been checked, without those that are done."""
+        read, source = found.reader.read, found.source
+        for passed, (index, piece) in enumerate(self._pieces(found, ledger_state)):
+            if index < len(ledger_state) and ledger_state[index]:
+                if passed % _SKIPPED == 0:
+                    await asyncio.sleep(0)
+                continue
+            if self._at_limit():
+                return
+            row = read(piece, index)
+            if self._spending.active and await self._passes(row):
+                return
+            self._begun += 1
+            yield row
+        if source.changed():
+            raise BatchInputError(f"{found.shown}: the input was changed during the run")
+
+    def _pieces(self, found: Input, ledger_state: bytearray) -> Iterator[tuple[int, Piece]]:
+        if not found.places:
+            yield from enumerate(found.source.pieces())
+            return
+        for index in shuffled(found.places, int(self._options.shuffle)):
+            if index >= len(ledger_state) or not ledger_state[index]:
+                yield index, found.source.at(index)
+
+    async def from_pipe(
+        self, source: PipeSource, reader: RowReader, store: PipeStore
+    ) -> AsyncIterator[Row]:
+        """Read and check the rows of a pipe as they come."""
+        index = -1
+        with closing(Ids()) as ids:
+            async for piece in source.pieces():
+                index += 1
+                if self._at_limit():
+                    return
+                try:
+                    row = read_row(reader, ids, piece, index)
+                except RowError as error:
+                    self._refuse(store, index, piece, error)
+                    continue
+                if self._spending.active and await self._passes(row):
+                    return
+                self._begun += 1
+                yield row
+        self.rows = index + 1
+        if index < 0:
+            raise BatchInputError("-: the input has no rows")
+
+    def _refuse(self, store: PipeStore, index: int, piece: Piece, error: RowError) -> None:
+        if not self._options.skip_invalid:
+            advice = "no row after it was sent (skip_invalid=True runs the others)"
+            raise BatchInputError.of("-", [(piece.line, str(error))], 1, advice)
+        store.add_invalid(index, invalid_line(index, piece.line, error.custom_id, str(error)))
+
+    def _at_limit(self) -> bool:
+        if self._begun != self._options.limit:
+            return False
+        self.stopped = self.stopped or "limit"
+        return True
+
+    async def _passes(self, row: Row) -> bool:
+        """Reserve what a row may use; whether that would pass a limit."""
+        reason = await self._spending.reserve(row)
+        self.stopped = self.stopped or reason
+        return reason is not None
