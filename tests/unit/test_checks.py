@@ -108,7 +108,7 @@ ILLEGAL = [
     (ChatMessage("user"), "no content"),
     (ChatMessage("user", 5), "type int"),
     (FunctionCall("f"), "type FunctionCall"),
-    (object(), "type object"),
+    (1j, "type complex"),
 ]
 
 
