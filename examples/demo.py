@@ -6,6 +6,7 @@ key and no network. Every figure it prints was measured in this run: tokens are 
 server, times come from the client's records of its calls.
 """
 
+import argparse
 import ast
 import asyncio
 import importlib.metadata
@@ -220,11 +221,11 @@ def percentiles(values: list[float]) -> str:
     return f"p50 {steps[9]:.2f} s, p95 {steps[18]:.2f} s"
 
 
-async def main() -> int:
+async def main(wanted: int) -> int:
     """Run the demo; return its exit code."""
     console = Console()
-    documents = find_documents(DOCUMENTS)
-    if len(documents) < AT_LEAST:
+    documents = find_documents(wanted)
+    if len(documents) < min(wanted, AT_LEAST):
         console.print(f"only {len(documents)} documents were found on this machine")
         return 1
     console.print("Starting a small model on this machine ...", style="dim")
@@ -247,8 +248,10 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--documents", type=int, default=DOCUMENTS, help="how many to summarise")
     try:
-        code = asyncio.run(main())
+        code = asyncio.run(main(parser.parse_args().documents))
     except KonkoError as error:
         sys.stderr.write(f"demo: {error.message}\n")
         code = 1

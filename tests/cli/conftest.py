@@ -1,20 +1,15 @@
 """An emulator that accepts the tests' own key only."""
 
-import threading
-
 import pytest
-from cli_kit import KEY, environment
+from cli_kit import KEY, environment, join_waiters
 
 from konko_async.testing import Emulator
 
 
 @pytest.fixture(autouse=True)
 def no_waiter_left():
-    """Python 3.11 waits for each process in a thread, which ends a moment after the process."""
     yield
-    for thread in threading.enumerate():
-        if "waitpid" in thread.name:
-            thread.join(5)
+    join_waiters()
 
 
 def _answer(body):

@@ -1,0 +1,160 @@
+"""Every command and snippet of the README, and of the command line's page, does what it says."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from konko_async.testing import Emulator
+
+sys.path.insert(0, str(Path(__file__).parent / "cli"))
+from cli_kit import KEY, command, environment, join_waiters, run, terminal
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/cli.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language):
+    for page in PAGES:
+        for number, (kind, text) in enumerate(BLOCK.findall((ROOT / page).read_text())):
+            if kind == language:
+                local = "LocalServer" in text or "--local" in text
+                marks = [pytest.mark.local_model] if local else []
+                yield pytest.param(text, id=f"{page}-{number}", marks=marks)
+
+
+def lines():
+    for block in blocks("sh"):
+        for line in block.values[0].splitlines():
+            marks = [pytest.mark.local_model] if "--local" in line else []
+            yield pytest.param(line, id=line, marks=marks)
+
+
+@pytest.fixture
+async def env(tmp_path):
+    async with Emulator(api_keys=[KEY]) as emulator:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        home = os.environ.get("HOME", str(tmp_path))  # where the local model's weights are cached
+        yield environment(emulator, tmp_path, PATH=path, HOME=home, PYTHONPATH=str(ROOT))
+    join_waiters()
+
+
+def skip_without_local_model(text):
+    if "LocalServer" in text or "--local" in text:
+        pytest.importorskip("xllamacpp")
+
+
+@pytest.mark.parametrize("text", list(blocks("python")))
+async def test_a_python_snippet_runs(text, env, tmp_path):
+    skip_without_local_model(text)
+    file = tmp_path / "test_snippet.py"
+    file.write_text(text)
+    if "def test_" in text:
+        # Its own warnings and plugins: not those that this run of pytest was started with.
+        how = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(file))
+        result = await run(env=env, executable=(sys.executable, *how))
+        assert " passed" in result.out, result
+    else:
+        result = await run(env=env, executable=(sys.executable, str(file)))
+        assert result.out.strip()
+        assert result.err == ""
+        assert "broke off" not in result.out
+        assert "Error" not in result.out
+    assert result.code == 0
+    assert KEY not in result.out
+
+
+@pytest.mark.parametrize("line", list(lines()))
+async def test_a_command_runs(line, env):
+    skip_without_local_model(line)
+    if line.startswith("make "):
+        await check_target(line, env)
+    elif line.startswith("pip install "):
+        check_extras(line)
+    elif line.startswith("konko-async serve"):
+        await check_server(line, env)
+    elif line.startswith("konko-async chat") and '"' not in line:
+        await check_conversation(line, env)
+    else:
+        result = await run(env=env, executable=("bash", "-euo", "pipefail", "-c", line))
+        assert (result.code, result.err.replace(CUT, "")) == (0, "")
+        assert result.out.strip()
+
+
+CUT = "konko-async: the answer was cut at the limit of tokens (--max-tokens)\n"
+
+
+async def check_target(line, env):
+    """Not run: this test is a part of `make test`, and tests/test_demo.py runs the demo."""
+    make = ("make", "-C", str(ROOT), "-n", *line.split()[1:])
+    result = await run(env=env, executable=make)
+    assert result.code == 0, result.err
+    recipe = {"demo": "examples/demo.py", "test": "pytest"}[line.split()[1]]
+    assert recipe in result.out
+
+
+def check_extras(line):
+    """Not run: tests/test_packaging.py installs the package into an empty environment."""
+    named = re.search(r"\[(.*)\]", line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = named[1].split(",") if named else []
+    assert set(extras) <= set(project["optional-dependencies"])
+
+
+async def check_server(line, env):
+    async with command(*line.split()[1:], env=env) as server:
+        assert "export KONKO_BASE_URL=" in await server.wait_for("Ctrl-C stops it.")
+        server.signal(signal.SIGTERM)
+        assert (await server.finish()).code == 0
+
+
+async def check_conversation(line, env):
+    async with terminal(*line.split()[1:], env=env) as chat:
+        await chat.wait_for(">")
+        chat.type("\x04")
+        assert await chat.finish() == 0
+
+
+def test_every_block_is_run_and_every_link_leads_somewhere():
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        assert {kind for kind, _ in BLOCK.findall(text)} <= {"python", "sh"}
+        assert text.count("```") == 2 * len(BLOCK.findall(text))
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            if not link.startswith("http"):
+                assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+async def test_make_help_names_the_targets(env):
+    result = await run(env=env, executable=("make", "-C", str(ROOT), "help"))
+    for target in ("demo", "test", "test-all", "lint", "types", "build"):
+        assert f"make {target} " in result.out
+
+
+async def test_the_build_machine_runs_make_test():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    commands = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert commands[-1] == "exec make test"
+    assert len(commands) == 3
+
+
+async def test_a_python_that_does_not_fit_is_refused_with_a_clear_message(env):
+    find = ("sh", str(ROOT / "scripts" / "find-python"))
+    fit, unfit, named = await asyncio.gather(
+        run(env=env, executable=find),
+        run("9.9", env=env, executable=find),
+        run(env={**env, "PYTHON": "/nowhere/python"}, executable=find),
+    )
+    assert (fit.code, fit.err) == (0, "")
+    assert Path(fit.out.strip()).exists()
+    assert (unfit.code, unfit.out) == (1, "")
+    assert "no Python 9.9" in unfit.err
+    assert named.code == 1
+    assert "PYTHON=/nowhere/python" in named.err
