@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from cli_kit import CHAT_MODEL, KEY, command, environment, run, terminal
+from cli_kit import CHAT_MODEL, KEY, command, run, terminal
 
 from konko_async.testing import Emulator, faults
 
@@ -176,15 +176,6 @@ async def test_a_timeout_bounds_the_call(env, emulator):
     result = await run("chat", "hi", "--timeout", "0.2", env=env)
     assert result.code == 1
     assert "total timeout" in result.err
-
-
-@pytest.mark.local_model
-async def test_local_answers_without_a_key():
-    pytest.importorskip("xllamacpp")
-    env = environment(KONKO_MODEL="not/used")
-    result = await run("chat", "--local", "--json", "--max-tokens", "8", "What is Python?", env=env)
-    assert result.code == 0
-    assert json.loads(result.out)["object"] == "chat.completion"
 
 
 async def test_a_server_without_stream_options_is_fine(env):
