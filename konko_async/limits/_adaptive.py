@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["AdaptiveConcurrency"]
+__all__ = ["AdaptiveConcurrency", "concurrency"]
 
 _FIRST: Final = 4
 _MOST: Final = 1000
@@ -27,7 +27,7 @@ _SLOW: Final = 1.2
 _SLOW_FROM: Final = 32
 # A mean this much above the baseline is looked into.
 _QUEUE: Final = 1.15
-_QUEUE_IF_REJECTS: Final = 1.5
+_LONG_QUEUE: Final = 1.5
 # Where a queue was found, the limit is a little above the capacity: it must never run dry.
 _HEADROOM: Final = 1.08
 _DIP: Final = 0.8
@@ -220,7 +220,8 @@ class AdaptiveConcurrency:
             self._phase = _Phase.CONFIRM
             self._skip = self.limit
         elif self._phase is _Phase.GROW:
-            self._fold(sample)
+            if not self._is_above(_QUEUE, sample):
+                self._fold(sample)
             self._grow()
         elif self._phase is _Phase.PROBE:
             self._step = min(self._step * 2, max(self.limit // 5, 1))
@@ -255,13 +256,18 @@ class AdaptiveConcurrency:
     # --- latency
 
     def _is_slow(self, sample: _Mean) -> bool:
+        # A slight rise is no reason to look into it where a server turns calls away instead, nor
+        # while growing: whatever is in between has some, and going too high is mended soon.
+        lenient = self._rejects or self._phase is _Phase.GROW
+        return self._is_above(_LONG_QUEUE if lenient else _QUEUE, sample)
+
+    def _is_above(self, factor: float, sample: _Mean) -> bool:
+        """Whether latency is above so many times the baseline, and not by chance."""
         if not self._base_count:
             return False
-        # A server that turns calls away has no long queue, so a slight rise is no reason to look.
-        threshold = (_QUEUE_IF_REJECTS if self._rejects else _QUEUE) * self._base
         # The baseline is a mean as well, of a similar spread.
         error = sample.error() * math.sqrt(1.0 + sample.count / self._base_count)
-        return sample.mean - threshold > 2 * error
+        return sample.mean - factor * self._base > 2 * error
 
     def _fold(self, sample: _Mean) -> None:
         """Let a run without a queue improve the baseline."""
@@ -315,3 +321,13 @@ class AdaptiveConcurrency:
             self._skip = max(self.limit, limit)
             self.limit = limit
             self._sample, self._bound = _Mean(), 0
+
+
+def concurrency(
+    places: int | Literal["auto"] | None,
+) -> tuple[AdaptiveConcurrency | None, float]:
+    """The adaptive limiter, if ``RateLimit.max_concurrency`` asks for it, and the places now."""
+    if places == "auto":
+        adaptive = AdaptiveConcurrency()
+        return adaptive, adaptive.limit
+    return None, math.inf if places is None else places

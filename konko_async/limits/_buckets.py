@@ -191,8 +191,12 @@ class TokenBucket:
     def _size(self, limit: float, burst: float | None) -> None:
         self.limit = limit
         self.burst = limit * _BURST_SHARE if burst is None else burst
-        # A burst that is nearly the limit would leave no rate: 1 % of it is kept.
-        self.rate = max(limit - self.burst, limit * _BURST_SHARE) / (self.spent.window * COVER)
+        # The window keeps the last hundredth. More would cost waiting in one piece once a window,
+        # so a larger burst lowers the rate, if not to nothing.
+        excess = self.burst - limit * _BURST_SHARE
+        self.rate = max(limit - max(excess, 0.0), limit * _BURST_SHARE) / (
+            self.spent.window * COVER
+        )
         self._grace = self.rate * GRACE
 
     def try_take(self, now: float, amount: float) -> Charge | None:

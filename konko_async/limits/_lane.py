@@ -7,17 +7,19 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from konko_async.errors import ConfigurationError, RateLimitTimeoutError
-from konko_async.limits._adaptive import AdaptiveConcurrency
+from konko_async.errors import ConfigurationError
+from konko_async.limits._adaptive import concurrency
 from konko_async.limits._permit import Outcome, Permit
 from konko_async.limits._queue import Waiter, Waiting
+from konko_async.limits._refusal import Cause, refusal
 from konko_async.limits._snapshot import LaneLimits, WaitingCounts
-from konko_async.limits._throttle import Cause, Charges, Throttle
+from konko_async.limits._throttle import Charges, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from konko_async._options import Priority, RateLimit
+    from konko_async.errors import RateLimitTimeoutError
 
 __all__ = ["Lane"]
 
@@ -51,7 +53,7 @@ class Lane:
         self.key = key
         self._rate_limit = rate_limit
         self._throttle = Throttle(rate_limit)
-        self._adaptive, self._cap = _concurrency(rate_limit)
+        self._adaptive, self._cap = concurrency(rate_limit.max_concurrency)
         self._in_flight = 0
         self._reserve_until = -math.inf
         self._queue = Waiting()
@@ -66,8 +68,6 @@ class Lane:
     def counts_tokens(self) -> bool:
         """Whether tokens are limited here, by the user or by what the server told."""
         return self._throttle.tokens.bucket is not None
-
-    # --- admission
 
     def try_admit(self, tokens: int = 0, priority: Priority = "interactive") -> Permit | None:
         """Admit a call now, or say that it would have to wait.
@@ -92,14 +92,12 @@ class Lane:
             cap = self._batch_cap(now)
         else:
             self._reserve_until = now + _RESERVE_FOR
-        if self._queue.total:
-            if not self._queue.may_pass(priority):
-                return None
-            permit = self._take(now, tokens, cap)
-            if permit is not None:
-                self._queue.passed()
-            return permit
-        return self._take(now, tokens, cap)
+        if not self._queue.total:
+            return self._take(now, tokens, cap)
+        permit = self._take(now, tokens, cap) if self._queue.may_pass(priority) else None
+        if permit is not None:
+            self._queue.passed()
+        return permit
 
     async def admit(
         self,
@@ -177,8 +175,6 @@ class Lane:
             permit = future.result()
             permit.refund()
             permit.release(outcome="cancelled")
-
-    # --- serving those who wait
 
     def _pump(self) -> None:
         """Admit whoever can be. Not re-entered: a finaliser may release a permit at any point."""
@@ -272,16 +268,8 @@ class Lane:
         waiter.future.set_exception(error)
 
     def _refusal(self, wait: float, cause: Cause, patience: float) -> RateLimitTimeoutError:
-        name = "" if self.model is None else f" of {self.model}"
-        known = f"about {wait:.3g} s" if wait < math.inf else "for an unknown time"
-        return RateLimitTimeoutError(
-            f"{cause.value}{name} would have kept this call waiting {known}, and its deadline is "
-            f"{max(patience, 0.0):.3g} s after it came ({self._queue.total} others wait): nothing "
-            f"was sent; wait longer, send less, or raise the limit",
-            would_have_waited=wait,
-        )
-
-    # --- what a permit tells
+        waiting = self._queue.total
+        return refusal(self.model, cause, wait=wait, patience=patience, waiting=waiting)
 
     def _settle(self, charges: Charges, reserved: int, used: int) -> None:
         self._throttle.settle(self._time(), charges, reserved, used)
@@ -309,8 +297,6 @@ class Lane:
         if self._queue.total:
             self._pump()
 
-    # --- what the server tells
-
     def observe_headers(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's ``x-ratelimit-*`` headers; what is not usable is ignored.
 
@@ -328,11 +314,9 @@ class Lane:
         the known rate, or at 0.7 of the rate that the server took before, growing.
 
         Args:
-            retry_after: seconds the server asked for. Without it the pause is short (0.25 s, then
-                twice as long for each further episode, at most 16 s), and the believed limits drop
-                to 0.7 of what they were (0.9 with it), to recover by a tenth of the full ones per
-                window. With adaptive concurrency the first two episodes in a row without
-                ``retry_after`` do not pause: it answers them itself.
+            retry_after: seconds the server asked for. Without it the pause is 0.25 s, doubling with
+                each further episode up to 16 s; with adaptive concurrency, which answers the first
+                two in a row itself, only from the third on.
         """
         now, patient = self._clock(), self._adaptive is not None
         self._news(now, paused=self._throttle.reject(now, retry_after, patient=patient))
@@ -355,8 +339,6 @@ class Lane:
                     ahead += 1
                     tokens_ahead += waiter.tokens
 
-    # --- looking
-
     def snapshot(self) -> LaneLimits:
         """Return what is used, waiting and learned now."""
         throttle, now, queue = self._throttle, self._clock(), self._queue
@@ -376,14 +358,11 @@ class Lane:
 
     def idle(self) -> bool:
         """Whether nothing is in flight, waiting, paused, or still in the window."""
-        shown = self.snapshot()
-        busy = self._in_flight + self._queue.total
-        return not (busy or shown.requests.used or shown.tokens.used or shown.paused_for)
+        now, busy = self._clock(), self._in_flight + self._queue.total
+        return not busy and self._throttle.idle(now)
 
     def __repr__(self) -> str:
         return f"<Lane {self.model or '-'}: {self._in_flight} in flight, {self._queue.total} wait>"
-
-    # --- loops
 
     def _clock(self) -> float:
         """The time, also before the first call and outside of any loop."""
@@ -414,12 +393,3 @@ class Lane:
         self._reserve_until += delta
         self._loop = loop
         self._time = loop.time
-
-
-def _concurrency(rate_limit: RateLimit) -> tuple[AdaptiveConcurrency | None, float]:
-    """The adaptive limiter, if it is asked for, and the places there are now."""
-    places = rate_limit.max_concurrency
-    if places == "auto":
-        adaptive = AdaptiveConcurrency()
-        return adaptive, adaptive.limit
-    return None, math.inf if places is None else places

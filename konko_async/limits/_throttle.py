@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ from konko_async.limits._buckets import GRACE
 from konko_async.limits._learn import read_headers
 from konko_async.limits._pause import MAX_PAUSE, Belief, Ramp, Strikes, accepted_rate
 from konko_async.limits._quota import Quota
+from konko_async.limits._refusal import Cause
 from konko_async.limits._window import Charge, SlidingSum
 
 if TYPE_CHECKING:
@@ -17,22 +17,13 @@ if TYPE_CHECKING:
 
     from konko_async._options import RateLimit
 
-__all__ = ["Cause", "Charges", "Throttle"]
+__all__ = ["Charges", "Throttle"]
 
 Charges = tuple[Charge, Charge | None]
 """Where a call is counted: among the requests, and among the tokens if those are limited."""
 
 _LOWER: Final = 0.7
 _LOWER_IF_TOLD: Final = 0.9
-
-
-class Cause(enum.Enum):
-    """What keeps a call waiting."""
-
-    PAUSE = "the pause after a rejection"
-    REQUESTS = "the limit on requests"
-    TOKENS = "the limit on tokens"
-    CONCURRENCY = "the limit on calls in flight"
 
 
 class Throttle:
@@ -186,6 +177,12 @@ class Throttle:
         """Recover what is due of the belief."""
         self.belief.recover(now)
         self._apply(now)
+
+    def idle(self, now: float) -> bool:
+        """Whether there is no pause, and nothing in the window."""
+        self.requests.spent.expire(now)
+        self.tokens.spent.expire(now)
+        return now >= self.gate and not (self.requests.spent.total or self.tokens.spent.total)
 
     def shift(self, delta: float) -> None:
         """Move everything by ``delta`` seconds: the clock was replaced by another."""

@@ -41,6 +41,7 @@ def drain(bucket, amount, until, start=0.0, late=lambda: 0.0):
 # --- the sliding sum
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(gaps, st.integers(0, 50)), max_size=60))
 def test_the_sum_is_never_too_low_and_hardly_too_high(steps):
     total, now, events = SlidingSum(10.0), 0.0, []
@@ -114,6 +115,7 @@ def test_aiolimiter_alone_does_not_keep_the_window():
     assert busiest(drain(bucket, 1, 120.0), 60) > 115
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.lists(gaps, max_size=150), st.data())
 def test_no_pattern_of_calls_breaks_the_window(limit, steps, data):
     bucket, now, events = RequestBucket(limit, 10.0), 0.0, []
@@ -126,6 +128,7 @@ def test_no_pattern_of_calls_breaks_the_window(limit, steps, data):
         assert busiest(events, 10.0) <= limit
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 80),
     st.lists(st.tuples(gaps, st.sampled_from(["take", "take", "refund"])), max_size=100),
@@ -208,6 +211,7 @@ def test_a_lower_limit_holds_at_once_and_a_higher_one_too():
 # --- tokens
 
 
+@settings(deadline=None)
 @given(
     st.integers(100, 100_000),
     st.lists(st.tuples(gaps, st.integers(0, 20_000)), max_size=120),
@@ -225,6 +229,7 @@ def test_what_fits_after_its_delay_does(limit, steps):
             assert bucket.try_take(now + 1e-6, amount) is not None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(gaps, st.integers(1, 1000), st.floats(0, 1)), max_size=120))
 def test_real_usage_keeps_the_window_if_estimates_are_high_enough(steps):
     bucket, now, sent = TokenBucket(2000, 10.0), 0.0, []

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -52,6 +52,7 @@ def test_what_is_no_duration(text):
     assert parse_duration(text) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.text("0123456789.dhms-+eE naif", max_size=20))
 @example("9" * 31 + "s")
 def test_any_text_is_a_sane_duration_or_none(text):
@@ -59,6 +60,7 @@ def test_any_text_is_a_sane_duration_or_none(text):
     assert seconds is None or 0 <= seconds <= 366 * 86_400
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["limit", "remaining", "reset"]),

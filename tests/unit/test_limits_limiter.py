@@ -5,7 +5,7 @@ import itertools
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from konko_async import ConfigurationError, RateLimit
@@ -143,6 +143,7 @@ def test_tools_count_and_structs_do_as_well():
     )
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text() | st.booleans() | st.floats(),
