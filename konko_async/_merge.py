@@ -47,73 +47,106 @@ class MergedChunk(msgspec.Struct, Generic[C], frozen=True, gc=False):
         return ""
 
 
+class _State(Generic[C]):
+    """What the pumps and the consumer share; knows nothing of the iterator, which may be dropped.
+
+    One chunk of each stream waits at most: its pump goes on when the consumer comes for the next.
+    """
+
+    __slots__ = ("failure", "left", "ready", "taken", "tasks", "wake")
+
+    def __init__(self, left: int) -> None:
+        self.ready: deque[tuple[MergedChunk[C], asyncio.Future[None] | None]] = deque()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.left = left
+        self.failure: BaseException | None = None
+        self.wake: asyncio.Future[None] | None = None
+        self.taken: asyncio.Future[None] | None = None
+
+    async def pump(self, index: int, stream: Stream[C, Any]) -> None:
+        error: KonkoError | None = None
+        loop = asyncio.get_running_loop()
+        try:
+            async for chunk in stream:
+                taken = loop.create_future()
+                self.hand_on(MergedChunk(index, stream, chunk), taken)
+                await taken
+        except KonkoError as failure:
+            error = failure
+        except Exception as failure:  # noqa: BLE001 - a fault in somebody's code: raised there
+            self.failure = self.failure or failure
+        finally:
+            await stream.close()
+        self.hand_on(MergedChunk(index, stream, None, error, done=True), None)
+
+    def hand_on(self, item: MergedChunk[C], taken: asyncio.Future[None] | None) -> None:
+        self.ready.append((item, taken))
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
+
+    async def take(self) -> MergedChunk[C] | None:
+        """Return the next step, None at the end."""
+        if self.taken is not None and not self.taken.done():
+            self.taken.set_result(None)  # the last chunk has been dealt with: its stream goes on
+        while self.left and not self.ready:
+            self.wake = asyncio.get_running_loop().create_future()
+            await self.wake
+        if self.failure is not None:
+            raise self.failure
+        if not self.ready:
+            return None
+        item, self.taken = self.ready.popleft()
+        self.left -= item.done
+        return item
+
+    def cancel(self) -> list[asyncio.Task[None]]:
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+
 class Merged(AsyncIterator[MergedChunk[C]]):
     """Iterates over many streams in the order in which their chunks come.
 
     One chunk of each stream waits at most: a slow consumer slows the servers down. Leaving early
-    closes all streams.
+    (``break``, an exception, ``async with``, :meth:`aclose`, or dropping it) closes all streams.
     """
 
     def __init__(self, streams: Iterable[Stream[C, Any]]) -> None:
         self._streams = list(streams)
-        self._ready: deque[tuple[MergedChunk[C], asyncio.Future[None]]] = deque()
-        self._tasks: list[asyncio.Task[None]] | None = None
-        self._left = len(self._streams)
-        self._wake: asyncio.Future[None] | None = None
-        self._taken: asyncio.Future[None] | None = None
+        self._state: _State[C] = _State(len(self._streams))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> MergedChunk[C]:
-        loop = asyncio.get_running_loop()
-        if self._tasks is None:
-            self._tasks = [
-                loop.create_task(self._pump(index, stream))
+        if self._closed:
+            raise StopAsyncIteration
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._state.tasks = [
+                self._loop.create_task(self._state.pump(index, stream))
                 for index, stream in enumerate(self._streams)
             ]
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)  # the last chunk has been dealt with: its stream goes on
         try:
-            while self._left and not self._ready:
-                self._wake = loop.create_future()
-                await self._wake
+            item = await self._state.take()
         except BaseException:
             await self.aclose()
             raise
-        if not self._ready:
+        if item is None:
             await self.aclose()
             raise StopAsyncIteration
-        item, self._taken = self._ready.popleft()
-        if item.done:
-            self._left -= 1
         return item
-
-    async def _pump(self, index: int, stream: Stream[C, Any]) -> None:
-        error: KonkoError | None = None
-        try:
-            async for chunk in stream:
-                await self._hand_on(MergedChunk(index, stream, chunk))
-        except KonkoError as failure:
-            error = failure
-        finally:
-            await stream.close()
-        await self._hand_on(MergedChunk(index, stream, None, error, done=True), wait=False)
-
-    async def _hand_on(self, item: MergedChunk[C], *, wait: bool = True) -> None:
-        taken = asyncio.get_running_loop().create_future()
-        self._ready.append((item, taken))
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-        if wait:
-            await taken
 
     async def aclose(self) -> None:
         """Close every stream; idempotent."""
-        tasks, self._tasks = self._tasks or [], []
-        for task in tasks:
-            task.cancel()
+        self._closed = True
+        tasks = self._state.cancel()
         if tasks:
+            # Its own cancellation must not leave tasks behind.
             await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
         for stream in self._streams:
             await stream.close()
@@ -128,6 +161,11 @@ class Merged(AsyncIterator[MergedChunk[C]]):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        if self._state.tasks and self._loop is not None and not self._loop.is_closed():
+            # The collector may run in any thread; each pump closes its stream.
+            self._loop.call_soon_threadsafe(self._state.cancel)
 
 
 def merge(streams: Iterable[Stream[C, Any]]) -> Merged[C]:
