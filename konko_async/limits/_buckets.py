@@ -2,8 +2,8 @@
 
 A bucket holds two things at once:
 
-* **a pace**: a leaky level (the GCRA in its continuous form) with the rate
-  ``(limit - burst) / window``, so that calls leave evenly and nobody waits for a minute to end;
+* **a pace**: a leaky level (the GCRA in its continuous form), so that calls leave evenly and nobody
+  waits for a minute to end; the larger its burst, the lower its rate;
 * **a window**: what was spent in any ``window`` seconds, corrected to what was really used, and
   kept at or below the limit whatever the pace allowed (see :class:`SlidingSum`).
 
