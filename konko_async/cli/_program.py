@@ -18,6 +18,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 COMMANDS = {
     "models": "List the models of the server.",
     "chat": "Ask a model; with no prompt, talk with it.",
+    "batch": "Make the calls of a file; resumable at any time.",
     "serve": "Serve the emulator, or a real small model, on this machine.",
 }
 

@@ -1,0 +1,116 @@
+"""What a run has done, in a few lines on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from konko_async.batch import BatchReport, Estimate, Histogram
+from konko_async.cli._figures import count, duration, money
+from konko_async.cli._output import clean, note, redact
+
+__all__ = ["print_estimate", "print_summary"]
+
+_REASONS = {
+    "stopped": "stopped",
+    "cancelled": "cancelled",
+    "limit": "--limit was reached",
+    "max_cost": "--max-cost was reached",
+    "max_tokens_total": "--max-tokens-total was reached",
+}
+_ERRORS = 6
+
+
+def print_summary(report: BatchReport, *, where: str, what: str = "rows") -> None:
+    """Print what was done and what is left.
+
+    Args:
+        report: of the run.
+        where: its output.
+        what: is counted.
+    """
+    good = report.done - report.failed
+    note(f"{where}: {count(good)} {what} answered, {count(report.failed)} failed")
+    for name, text in _lines(report, what):
+        click.echo(clean(redact(f"  {name:<9} {text}")), err=True)
+
+
+def _lines(report: BatchReport, what: str) -> Iterator[tuple[str, str]]:
+    if report.resumed:
+        yield "before", f"{count(report.resumed)} of them by earlier runs"
+    if report.left or report.stopped:
+        left = "some" if report.left is None else count(report.left)
+        yield "left", f"{left} {what} ({_REASONS.get(report.stopped or '', 'the run was ended')})"
+    yield "time", f"{duration(report.elapsed)}, {report.rows_per_second:.3g} {what} a second"
+    yield "tokens", f"{count(report.prompt_tokens)} in, {count(report.completion_tokens)} out"
+    yield "cost", _cost(report, what)
+    if report.retried or report.rate_limited:
+        yield "retries", f"{count(report.retried)}; answers with 429: {count(report.rate_limited)}"
+    for name, histogram in (("latency", report.latency), ("1st token", report.first_token)):
+        if histogram.total:
+            yield name, _spread(histogram)
+    if report.errors:
+        yield "errors", _errors(report.errors)
+
+
+def _cost(report: BatchReport, what: str) -> str:
+    if report.cost is None:
+        return "unknown: the server's model list names no price"
+    text = money(report.cost, report.currency)
+    return (
+        f"{text}, and {count(report.unpriced)} {what} without a price" if report.unpriced else text
+    )
+
+
+def _spread(histogram: Histogram) -> str:
+    shares = ((0.5, "median"), (0.9, "90 %"), (0.99, "99 %"))
+    parts = [f"{name} {duration(histogram.percentile(share) or 0)}" for share, name in shares]
+    return ", ".join([*parts, f"longest {duration(histogram.max)}"])
+
+
+def _errors(errors: dict[str, int]) -> str:
+    by_number = sorted(errors.items(), key=lambda item: -item[1])
+    parts = [f"{kind} {count(number)}" for kind, number in by_number[:_ERRORS]]
+    return ", ".join([*parts, *(["..."] if len(by_number) > _ERRORS else [])])
+
+
+def print_estimate(
+    estimate: Estimate, *, done: int, what: str = "rows", more: str | None = None
+) -> None:
+    """Print what a run would take.
+
+    Args:
+        estimate: the numbers.
+        done: rows that are in the output already.
+        what: is counted.
+        more: what the estimate leaves out.
+    """
+    note(f"a run would send {count(estimate.rows)} {what}; nothing was sent")
+    lines = [
+        ("done", f"{count(done)} {what} by earlier runs" if done else None),
+        ("models", ", ".join(f"{name} ({count(n)})" for name, n in estimate.models.items())),
+        (
+            "tokens",
+            f"about {count(estimate.prompt_tokens)} in, up to {count(estimate.max_tokens)} out",
+        ),
+        ("cost", _estimated_cost(estimate)),
+        ("time", _estimated_time(estimate)),
+        ("more", more),
+    ]
+    for name, text in lines:
+        if text:
+            click.echo(clean(redact(f"  {name:<9} {text}")), err=True)
+
+
+def _estimated_cost(estimate: Estimate) -> str:
+    if estimate.cost is not None:
+        return f"up to {money(estimate.cost, estimate.currency)}"
+    names = ", ".join(estimate.unpriced_models[:3])
+    return f"unknown: no price is known for {names}" if names else "unknown"
+
+
+def _estimated_time(estimate: Estimate) -> str:
+    if estimate.seconds is None:
+        return "unknown: no --rpm or --tpm limits it"
+    return f"about {duration(estimate.seconds)} at the limits"
