@@ -47,12 +47,14 @@ class Run:
         }
 
 
-async def _go(setting, places, overload, script, most=0):
-    """Run `script(run)` with the client at full load."""
+async def _go(setting, places, overload, script, *, most=0, noise=0.0):
+    """Run `script(run)` with the client at full load; of `noise` calls, each gets a 503 anyway."""
     async with (
         serving(**_server(places, overload, most)) as remote,
         client_of(remote, rate_limit=RateLimit(max_concurrency=setting)) as client,
     ):
+        if noise:
+            await remote("always", fault="Status", status=503, share=noise)
         load = Load(lambda number: client.chat.completions.create(**ask_for(number)))
         callers = max(places, most) if isinstance(setting, str) else setting
         async with load.running(callers + callers // 2 + 20):
@@ -62,7 +64,7 @@ async def _go(setting, places, overload, script, most=0):
     return found
 
 
-async def steady(setting, places, overload, *, warm, seconds):
+async def steady(setting, places, overload, *, warm, seconds, noise=0.0):
     """Throughput after `warm` seconds; for rejections, those of the beginning count as well."""
 
     async def script(run):
@@ -70,7 +72,7 @@ async def steady(setting, places, overload, *, warm, seconds):
         then = await run.measure(seconds)
         return {**then, "rejected_warm": first["rejected"], "rate_warm": first["rate"]}
 
-    return await _go(setting, places, overload, script)
+    return await _go(setting, places, overload, script, noise=noise)
 
 
 async def _fixed(run, seconds):
@@ -88,7 +90,7 @@ async def follow(places, then, overload, *, warm, settle, seconds):
         found = await run.measure(seconds)
         return {**found, "rejected_while": changing["rejected"]}
 
-    return await _go("auto", places, overload, script, then)
+    return await _go("auto", places, overload, script, most=then)
 
 
 def _warm_up(places, calls_per_place):
@@ -143,7 +145,7 @@ async def changes(options):
                     )
                 )  # fmt: skip
                 fixed = await _go(
-                    then, then, overload, lambda run: _fixed(run, options.seconds), places
+                    then, then, overload, lambda run: _fixed(run, options.seconds), most=places
                 )
                 best.append(fixed["rate"])
             row(
@@ -157,12 +159,30 @@ async def changes(options):
             )  # fmt: skip
 
 
+async def noisy(options):
+    """A server that fails at random, whatever the load."""
+    row("places", "overload", "fixed /s", "auto /s", "share", "503s", "rejected", "places found", widths=_WIDTHS)  # fmt: skip
+    for noise in (0.001, 0.005, 0.02):
+        warm = _warm_up(32, options.calls)
+        fixed, auto = [
+            await steady(setting, 32, "reject", warm=warm, seconds=options.seconds, noise=noise)
+            for setting in (32, "auto")
+        ]
+        row(
+            32, "reject", f"{fixed['rate']:.1f}", f"{auto['rate']:.1f}",
+            f"{100 * auto['rate'] / fixed['rate']:.1f} %", f"{100 * noise:.1f} %", f"{100 * auto['rejected']:.2f} %",
+            "{}-{}".format(auto["places"][0], auto["places"][2]), widths=_WIDTHS,
+        )  # fmt: skip
+
+
 async def main():
     options = arguments(__doc__, seconds=5.0, calls=60, repeat=3, part="all")
     if options.part in {"all", "table"}:
         await table(options)
     if options.part in {"all", "changes"}:
         await changes(options)
+    if options.part in {"all", "noisy"}:
+        await noisy(options)
 
 
 if __name__ == "__main__":
