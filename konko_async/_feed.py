@@ -11,7 +11,9 @@ import msgspec
 
 from konko_async._foreign import FOREIGN, translate
 from konko_async._framing import ErrorEvent, Framer
-from konko_async._server_errors import find_error, stream_error
+from konko_async._refusals import not_a_stream, sent_error
+from konko_async._server_errors import find_error
+from konko_async._template import Template, brings
 from konko_async._transport import Answer
 from konko_async.errors import (
     APIError,
@@ -37,7 +39,7 @@ R = TypeVar("R")
 
 DRAIN = 0.1  # seconds to wait for the body's end after [DONE], so that the connection is reused
 GRACE = 5.0  # seconds for usage or [DONE] to follow once every choice has its finish_reason
-_BODY_SHOWN = 4096
+_LESSONS = 8  # templates in a row that may fit nothing, before no more are tried
 _DONE = "[DONE]"
 
 
@@ -45,15 +47,15 @@ class Feed(Generic[C, R]):
     """Reads one streamed answer.
 
     Attributes:
-        ready: chunks that have arrived and wait for the consumer.
+        ready: chunks that have arrived and wait for the consumer; of a tuple ``build`` makes one.
         accumulated: all that has arrived, put together.
         ended: whether the stream has ended well and everything has been read.
     """
 
     __slots__ = (
-        "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_loop", "_n",
-        "_name", "_on_end", "_reading", "_silent", "_since", "_strict", "_timer", "accumulated",
-        "ended", "ready",
+        "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_lessons",
+        "_loop", "_n", "_name", "_on_end", "_reading", "_silent", "_since", "_strict", "_timer",
+        "accumulated", "build", "ended", "ready",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +67,7 @@ class Feed(Generic[C, R]):
         *,
         choices: int,
     ) -> None:
-        self.ready: deque[C] = deque()
+        self.ready: deque[Any] = deque()
         self.accumulated = accumulated
         self.ended = False
         self._answer = answer
@@ -76,6 +78,8 @@ class Feed(Generic[C, R]):
         self._idle = request.timeout.idle
         self._n = choices
         self._framer = Framer(answer.headers.get("content-type", ""))
+        self._lessons = _LESSONS
+        self.build: Callable[[Any], Any] = _nothing
         self._done = False
         self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
@@ -194,7 +198,19 @@ class Feed(Generic[C, R]):
             return
         if payloads:
             framer.confirm()
-            self._decode(payloads)
+            if type(payloads[0]) is tuple:
+                self._take_items(payloads)
+            else:
+                self._decode(payloads)
+
+    def _take_items(self, items: list[Any]) -> None:
+        """Take in chunks that are as the template says: one chunk with all of their text."""
+        text = "".join([text for text, _ in items])
+        self.accumulated.add((self.build((text, b'""')),))
+        self.ready.extend(items)
+        self._lessons = _LESSONS
+        if text:
+            self._since, self._silent = None, 0.0
 
     def _decode(self, payloads: list[Any]) -> None:
         """Decode payloads, in order; what follows the end or a fault is not looked at."""
@@ -223,9 +239,22 @@ class Feed(Generic[C, R]):
         if chunks:
             self.accumulated.add(chunks)
             self.ready.extend(chunks)
-            if any(map(_brings, chunks)):
+            if any(map(brings, chunks)):
                 self._since, self._silent = None, 0.0
+            if self._lessons:
+                self._learn(chunks[-1])
         return len(chunks)
+
+    def _learn(self, chunk: Any) -> None:
+        """Expect more chunks like this one. All items made by the last template are gone by now."""
+        delta = getattr(chunk.choices[0], "delta", None)
+        if delta is None or not delta.content:
+            return
+        self._lessons -= 1
+        template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
+        if template is not None:
+            self._framer.template = template
+            self.build = template.build
 
     def _decode_odd(self, payload: Any) -> None:
         """Decode a payload that is the end, an error, or in need of the forgiving way."""
@@ -248,7 +277,7 @@ class Feed(Generic[C, R]):
             return
         self.accumulated.add([chunk])
         self.ready.append(chunk)
-        if _brings(chunk):
+        if brings(chunk):
             self._since, self._silent = None, 0.0
 
     # -- ends and failures ---------------------------------------------------------------------
@@ -258,27 +287,12 @@ class Feed(Generic[C, R]):
         if self._done or self.accumulated.finished(self._n):
             self._done = True
         elif not self._framer.is_stream:
-            self._failure = self._not_a_stream(self._framer.head or b"")
+            self._failure = not_a_stream(self._framer.head or b"", self._answer)
         else:
             self._failure = StreamTruncatedError(
                 "the stream ended without [DONE] and without a finish_reason",
                 request_id=self._answer.request_id,
             )
-
-    def _not_a_stream(self, body: bytes) -> KonkoError:
-        answer = self._answer
-        try:
-            value = decode_json(body)
-        except ResponseDecodeError:
-            value = None
-        if value is not None and find_error(value) is not None:
-            return stream_error(value, answer.headers, answer.request_id, delivered=False)
-        kind = answer.headers.get("content-type", "no content type")[:100]
-        return ResponseDecodeError(
-            f"a stream was asked for, but the server answered with {kind!r} and no events",
-            body=body[:_BODY_SHOWN],
-            request_id=answer.request_id,
-        )
 
     def _check_choices(self) -> None:
         if not self.accumulated.has_choices:
@@ -287,15 +301,8 @@ class Feed(Generic[C, R]):
             )
 
     def _fail_by_server(self, text: str, value: Any = None) -> None:
-        if value is None:
-            try:
-                value = decode_json(text)
-            except ResponseDecodeError:
-                value = text
-        answer = self._answer
-        self._failure = stream_error(
-            value, answer.headers, answer.request_id, delivered=self.accumulated.has_delta
-        )
+        delivered = self.accumulated.has_delta
+        self._failure = sent_error(text, value, self._answer, delivered=delivered)
 
     def _failed(self) -> KonkoError:
         """End the stream by its failure and return it, with all that had arrived."""
@@ -386,22 +393,5 @@ class Feed(Generic[C, R]):
         return None
 
 
-def _brings(chunk: Any) -> bool:
-    """Whether a chunk brings anything; some servers send empty ones to keep connections alive."""
-    for choice in chunk.choices:
-        if choice.finish_reason is not None:
-            return True
-        delta = getattr(choice, "delta", None)
-        if delta is None:
-            if choice.text:
-                return True
-        elif (
-            delta.content
-            or delta.tool_calls
-            or delta.reasoning_content
-            or delta.reasoning
-            or delta.refusal
-            or delta.function_call
-        ):
-            return True
-    return False
+def _nothing(_item: Any) -> Any:
+    raise AssertionError("there are no items without a template")

@@ -6,7 +6,12 @@ A read from the socket is taken as a whole. If it consists of nothing but ``data
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from konko_async.sse import MAX_EVENT_BYTES, SSEDecoder
+
+if TYPE_CHECKING:
+    from konko_async._template import Template
 
 __all__ = ["ErrorEvent", "Framer"]
 
@@ -33,9 +38,10 @@ class Framer:
     Attributes:
         head: the body so far, at most 64 KiB, until :meth:`confirm`; it shows what a body that is
             no event stream has to say.
+        template: of the chunks that are expected, or None.
     """
 
-    __slots__ = ("_announced", "_decoder", "_is_sse", "_max", "_tail", "head")
+    __slots__ = ("_announced", "_decoder", "_is_sse", "_max", "_tail", "head", "template")
 
     def __init__(self, content_type: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.head: bytes | None = b""
@@ -44,6 +50,7 @@ class Framer:
         self._decoder: SSEDecoder | None = None
         self._max = max_event_bytes
         self._tail = b""
+        self.template: Template | None = None
 
     def confirm(self) -> None:
         """Say that an event has been understood: the body is a stream, its head is not needed."""
@@ -59,10 +66,11 @@ class Framer:
         """Whether what has come looks like an event stream, as far as it has come."""
         return not self.head or _begins_like_sse(self.head.lstrip(_SPACE))
 
-    def feed(self, data: bytes) -> list[bytes | str]:
+    def feed(self, data: bytes) -> list[Any]:
         """Take in the next bytes; return the data of the events they complete, in order.
 
-        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`.
+        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`. If
+        all of them are as the template says, its items are returned instead, which are tuples.
 
         Raises:
             ResponseDecodeError: an event is longer than the cap.
@@ -85,15 +93,13 @@ class Framer:
             elif len(data) < _TAIL_LIMIT and b"\r" not in data:
                 self._tail = data
                 return []
-        if data.startswith(b"data: {") and b"\r" not in data:
-            payloads = data[6:-2].split(b"\n\ndata: ")
-            # Exactly two line feeds per payload: each event is one data line and nothing else.
-            if data.count(b"\n") == 2 * len(payloads):
-                return payloads  # type: ignore[return-value]  # a list of bytes is one of bytes|str
+        payloads = _quickly(data, self.template)
+        if payloads is not None:
+            return payloads
         tail, self._tail = self._tail, b""
         return self._slowly(data + tail)
 
-    def _slowly(self, data: bytes) -> list[bytes | str]:
+    def _slowly(self, data: bytes) -> list[Any]:
         if self._decoder is None:
             self._decoder = SSEDecoder(self._max)
         events = self._decoder.feed(data)
@@ -124,3 +130,18 @@ def _begins_like_sse(start: bytes) -> bool:
     if start.startswith((b":", *_FIELDS)):
         return True
     return any(field.startswith(start) for field in _FIELDS)
+
+
+def _quickly(data: bytes, template: Template | None) -> list[Any] | None:
+    """Cut whole events that consist of one plain data line each; None if there are others."""
+    if not data.startswith(b"data: {") or b"\r" in data:
+        return None
+    items = None if template is None else template.read(data)
+    if items is not None:
+        return items
+    # Cut at single line feeds: a search for one byte is many times quicker than for two.
+    payloads = [event[6:] for event in data.split(b"\n")[:-1:2]]
+    # Putting them together again proves that each event is one data line and nothing else.
+    if b"data: %b\n\n" % b"\n\ndata: ".join(payloads) != data or b"" in payloads:
+        return None
+    return payloads

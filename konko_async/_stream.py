@@ -48,7 +48,7 @@ class Stream(Generic[C, R]):
         self._feed = None
         self._failure = KonkoError("the stream was closed before it was opened")
         self._closed = False
-        self._pop: Callable[[], C] = _nothing
+        self._pop: Callable[[], Any] = _nothing
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def _open(self) -> Self:
@@ -84,12 +84,14 @@ class Stream(Generic[C, R]):
 
     async def __anext__(self) -> C:
         try:
-            return self._pop()
+            chunk = self._pop()
         except IndexError:
-            pass
-        if await self._more():
-            return self._pop()
-        raise StopAsyncIteration
+            if not await self._more():
+                raise StopAsyncIteration from None
+            chunk = self._pop()
+        if type(chunk) is tuple:  # made only now: most are never asked for
+            chunk = self._feed.build(chunk)  # type: ignore[union-attr]  # it made the tuple
+        return chunk  # type: ignore[no-any-return]  # the queue holds both
 
     async def _more(self) -> bool:
         if self._feed is None:
@@ -220,6 +222,11 @@ class _Text(AsyncIterator[str]):
             except IndexError:
                 if not await stream._more():  # noqa: SLF001 - as above
                     raise StopAsyncIteration from None
+                continue
+            if type(chunk) is tuple:
+                text: str | None = chunk[0]
+                if text:
+                    return text
                 continue
             for choice in chunk.choices:
                 if choice.index == 0:

@@ -41,7 +41,8 @@ ALLOWED = {
     "limits": "_options errors",
     "middleware": "_pipeline _records _options _secret _settings limits errors",
     "_transport": "_checks _connector _foreign _pipeline _secret _settings _version errors",
-    "_feed": "_foreign _framing _pipeline _server_errors _template _transport sse wire errors",
+    "_refusals": "_server_errors wire errors",
+    "_feed": "_foreign _framing _pipeline _refusals _server_errors _template _transport sse wire errors",
     "_operations": "_accumulate _feed _pipeline _server_errors _transport wire errors",
     "_exchange": "_foreign _pipeline _server_errors _transport errors",
     "_stream": "_pipeline _template sse _accumulate wire errors",
@@ -99,7 +100,7 @@ HOMES = {  # where a library of others may be known
     "openai": "",
 }
 # May shrink, not grow; the limit for all others is 400.
-LONG = {"_fanout": 430, "_feed": 410, "limits._lane": 430}
+LONG = {"_fanout": 430, "limits._lane": 430}
 LONG_FUNCTIONS = {"batch._batch.run_batch": 67}  # nearly all of it are its arguments
 MAX_LINES, MAX_FUNCTION = 400, 60
 

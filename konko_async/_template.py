@@ -1,0 +1,132 @@
+"""What consecutive chunks of a stream have in common, so that only their text need be decoded.
+
+The chunks of an answer differ in their text and in nothing else, nearly always. Where a read holds
+nothing but such chunks, one ``split`` and one decode of all the texts do the work of a decode per
+chunk; the structs are made from the first one's values, when and if somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from konko_async.wire import ChatCompletionChunk, ChoiceDelta
+from konko_async.wire._chat import ChunkChoice
+
+__all__ = ["Template", "brings"]
+
+Item = tuple[str, bytes]
+"""The text of one chunk, and the JSON string it was on the wire."""
+
+_decode = msgspec.json.Decoder(list[str]).decode
+_CONTENT = re.compile(rb'"content": ?("[^"\\]*(?:\\.[^"\\]*)*")')
+
+
+class Template:
+    """Reads chunks that differ from a known one in their text only.
+
+    Args:
+        before: the known chunk's JSON up to its text.
+        after: the rest of it.
+        chunk: the known chunk.
+    """
+
+    __slots__ = (
+        "_after", "_before", "_created", "_fingerprint", "_head", "_id", "_index", "_model",
+        "_object", "_role", "_sep", "_tail", "_tier",
+    )  # fmt: skip
+
+    def __init__(self, before: bytes, after: bytes, chunk: ChatCompletionChunk) -> None:
+        self._before, self._after = before, after
+        self._head = b"data: " + before
+        self._tail = after + b"\n\n"
+        self._sep = self._tail + self._head
+        self._id, self._created, self._model = chunk.id, chunk.created, chunk.model
+        self._object, self._tier = chunk.object, chunk.service_tier
+        self._fingerprint = chunk.system_fingerprint
+        self._index = chunk.choices[0].index
+        self._role = chunk.choices[0].delta.role
+
+    @classmethod
+    def learn(cls, payload: Any, chunk: Any) -> Template | None:
+        """Make the template of a chunk; None if it brings more than text, or other than once.
+
+        Args:
+            payload: its JSON as it came.
+            chunk: the same, decoded.
+        """
+        if type(chunk) is not ChatCompletionChunk or type(payload) is not bytes:
+            return None
+        places = list(_CONTENT.finditer(payload)) if len(chunk.choices) == 1 else []
+        if len(places) != 1:
+            return None
+        start, end = places[0].span(1)
+        template = cls(payload[:start], payload[end:], chunk)
+        items = template.read(b"data: %b\n\n" % payload)
+        # What it makes must be the same in every field, also in those it knows nothing of.
+        return template if items is not None and template.build(items[0]) == chunk else None
+
+    def read(self, data: bytes) -> list[Item] | None:
+        """Return the texts of ``data``, whole events; None unless all of it is as the template."""
+        head, tail, after = self._head, self._tail, -len(self._after)
+        if not (data.startswith(head) and data.endswith(tail)):
+            return None
+        start = len(head)
+        # Cut at single line feeds: a search for one byte is many times quicker than for two.
+        parts = [event[start:after] for event in data.split(b"\n")[:-1:2]]
+        # Putting them together again proves it, and costs less than a look at each.
+        if head + self._sep.join(parts) + tail != data:
+            return None
+        texts = _texts(parts)
+        return None if texts is None else list(zip(texts, parts, strict=True))
+
+    def build(self, item: Item) -> ChatCompletionChunk:
+        """Return the chunk of an item, its JSON as received beside it."""
+        text, part = item
+        chunk = ChatCompletionChunk(
+            self._id,
+            [ChunkChoice(self._index, ChoiceDelta(text, self._role))],
+            self._created,
+            self._model,
+            self._object,
+            None,
+            self._fingerprint,
+            self._tier,
+        )
+        chunk._raw = self._before + part + self._after  # noqa: SLF001 - the slot of Wire
+        return chunk
+
+
+def _texts(parts: list[bytes]) -> list[str] | None:
+    """Decode JSON strings; None if one of them is none.
+
+    The line feeds make malformed JSON of a string that runs over the end of its part.
+    """
+    try:
+        texts = _decode(b"[" + b",\n".join(parts) + b"]")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return texts if len(texts) == len(parts) else None
+
+
+def brings(chunk: Any) -> bool:
+    """Whether a chunk brings anything; some servers send empty ones to keep connections alive."""
+    for choice in chunk.choices:
+        if choice.finish_reason is not None:
+            return True
+        delta = getattr(choice, "delta", None)
+        if delta is None:
+            if choice.text:
+                return True
+        elif (
+            delta.content
+            or delta.tool_calls
+            or delta.reasoning_content
+            or delta.reasoning
+            or delta.refusal
+            or delta.function_call
+        ):
+            return True
+    return False
