@@ -15,18 +15,18 @@ from konko_async import APITimeoutError, InternalServerError, RateLimit
 
 
 async def test_a_strict_window_is_used_and_never_broken():
+    exact, margin = proof_limits.exact, 0.5
+    common = {"window": 2.5, "windows": 2, "margin": margin}
     found = await asyncio.gather(
-        proof_limits.measure(requests=200, window=2.0, windows=2),
-        proof_limits.measure(tokens=10_000, window=2.0, windows=2, estimate=proof_limits.exact),
+        proof_limits.measure(requests=200, **common),
+        proof_limits.measure(tokens=10_000, estimate=exact, **common),
     )
-    lag = max(result["lag"] for result in found)
-    # A process that stands still for long cannot keep to milliseconds.
-    if lag < 0.005:
+    # A process that stood still for longer than a minute's window allows for proves nothing.
+    if max(result["lag"] for result in found) < margin / 2:
         assert [result["rejected"] for result in found] == [0, 0]
-    assert sum(result["rejected"] for result in found) <= 5
     requests, tokens = found[0]["use_of_requests"], found[1]["use_of_tokens"]
-    assert 0.8 < requests <= 1.01
-    assert 0.8 < tokens <= 1.01
+    assert 0.7 < requests <= 1.01
+    assert 0.7 < tokens <= 1.01
 
 
 async def test_a_pause_holds_all_and_ends_spread_out():
