@@ -52,13 +52,16 @@ class Feed:
                 continue
             if self._at_limit():
                 return
-            row = read(piece, index)
+            try:
+                row = read(piece, index)
+            except RowError as error:  # it had been good
+                raise _changed(found.shown, str(error)) from None
             if self._spending.active and await self._passes(row):
                 return
             self._begun += 1
             yield row
         if source.changed():
-            raise BatchInputError(f"{found.shown}: the input was changed during the run")
+            raise _changed(found.shown)
 
     def _pieces(self, found: Input, ledger_state: bytearray) -> Iterator[tuple[int, Piece]]:
         if not found.places:
@@ -108,3 +111,8 @@ class Feed:
         reason = await self._spending.reserve(row)
         self.stopped = self.stopped or reason
         return reason is not None
+
+
+def _changed(shown: str, what: str = "") -> BatchInputError:
+    told = f" ({what})" if what else ""
+    return BatchInputError(f"{shown}: the input was changed during the run{told}")

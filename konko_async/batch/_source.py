@@ -111,11 +111,10 @@ class FileSource:
         self._index.seek(place * _ENTRY)
         entries = array("Q", self._index.read(2 * _ENTRY))
         offset, line, end = entries[:3]
-        if end - offset > self._max + _CHUNK:
-            return Piece(line, offset, None)
         self._file.seek(offset)
-        splitter = Splitter(max_bytes=self._max, quoted=self._quoted)
-        data = _read_exactly(self._file, end - offset)
+        splitter = Splitter(max_bytes=self._max, quoted=self._quoted, begins=offset == 0)
+        # Enough to see that one is too long; blank lines may follow it.
+        data = _read_exactly(self._file, min(end - offset, self._max + 8))
         pieces = splitter.feed(data) or splitter.flush()
         return Piece(line, offset, pieces[0].data)
 

@@ -33,11 +33,13 @@ class Splitter:
         max_bytes: length of the longest record; a longer one is a piece without data, and is
             never held in memory.
         quoted: whether a line break within double quotes is part of the record, as in CSV.
+        begins: whether the bytes are those of the file's beginning, where a BOM may stand.
     """
 
-    def __init__(self, *, max_bytes: int, quoted: bool = False) -> None:
+    def __init__(self, *, max_bytes: int, quoted: bool = False, begins: bool = True) -> None:
         self._max = max_bytes
         self._quoted = quoted
+        self._begins = begins
         self._line = 0
         self._offset = 0
         self._parts: list[bytes] = []  # of the line that has not ended yet
@@ -59,7 +61,7 @@ class Splitter:
             self._end_line(line, found)
         if rest:
             self._size += len(rest)
-            if self._size > self._max:
+            if self._size > self._max + len(_BOM):  # which will go, if it is there
                 self._too_long = True
                 self._parts = [b""]
             else:
@@ -78,7 +80,7 @@ class Splitter:
     def _join(self, last: bytes) -> bytes:
         """The whole line, or of one that is too long nothing: its length is in ``_size``."""
         self._size += len(last)
-        if self._too_long or self._size > self._max:
+        if self._too_long or self._size > self._max + len(_BOM):
             self._too_long = True
             self._parts.clear()
             return b""
@@ -92,7 +94,7 @@ class Splitter:
             self._start = (self._line, self._offset)
         self._offset += (self._size or len(line)) + 1
         self._size = 0
-        if self._line == 1 and line.startswith(_BOM):
+        if self._line == 1 and self._begins and line.startswith(_BOM):
             line = line[len(_BOM) :]
         if not self._quoted:
             self._emit(line, found)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import stat
 
 import pytest
@@ -568,4 +567,4 @@ async def test_options_are_checked_before_anything_is_written(client, tmp_path, 
     source = write(tmp_path / "in.jsonl", [line(0)])
     with pytest.raises(ConfigurationError, match=message):
         await run(client, source, tmp_path / "out", **options)
-    assert os.listdir(tmp_path) == ["in.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
