@@ -109,8 +109,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         statuses: HTTP statuses that are repeated. Default 408, 409, 429, 500, 502, 503, 504, 529.
         attempt_timeout: seconds for one attempt, once the limits let it through, up to the first
             delta or the whole answer. Default None: only ``Timeout`` bounds it.
-        budget_ratio: retries earned per call that ends well (gRPC A6 ``tokenRatio``): in an
-            outage, retries stay under this share of traffic. Default 0.1; None: no budget.
+        budget_ratio: retries stay under this share of the calls, in outages and in partial ones
+            (gRPC A6 ``tokenRatio``; a call that ends well earns ``ratio / (1 + ratio)``). A retry
+            after a 429 that named a wait was invited, and costs nothing. Default 0.1; None: no
+            budget.
         budget_size: retries that the budget saves up for a burst of failures. Default 10.
         on_retry: called with the failed :class:`~konko_async.Attempt` before each wait.
 
@@ -148,8 +150,8 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
         max_concurrency: calls in flight at once; a stream holds its place until it is closed.
             ``"auto"`` finds the server's capacity by itself.
         burst: requests that may leave back to back. Whatever it is, the window holds: a larger
-            burst lowers the steady rate (``burst + rate·window ≤ limit``). Default None: 1 % of
-            the limit, at least 1.
+            burst lowers the steady rate (``burst - 1 + rate·window ≤ limit``). Tokens may burst
+            by the same share of their limit. Default None: 1 % of the limit, at least 1.
         estimate_tokens: ``f(params: dict) -> int``, the tokens reserved for a call before it is
             sent, such as tiktoken's count plus max_tokens. Default None: UTF-8 bytes of the
             messages / 4, plus ``max_tokens`` (or 256 where it is not given) per choice.
