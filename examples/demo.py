@@ -230,7 +230,9 @@ async def main(wanted: int) -> int:
         return 1
     console.print("Starting a small model on this machine ...", style="dim")
     records = Records()
-    retry = RetryPolicy(max_attempts=5)
+    # llama.cpp closes a connection after an answer that took longer than 5 s, sometimes under the
+    # next request. The budget protects shared servers in an outage; this one is our own.
+    retry = RetryPolicy(max_attempts=5, budget_ratio=None)
     limit = RateLimit(requests_per_minute=REQUESTS_PER_MINUTE, max_concurrency=AT_ONCE)
     async with (
         LocalServer(n_parallel=SLOTS, n_ctx=1024) as server,
