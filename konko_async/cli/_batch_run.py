@@ -9,7 +9,7 @@ from konko_async.batch import BatchReport, run_batch
 from konko_async.cli._bulk import Bulk
 from konko_async.cli._connect import connect
 from konko_async.cli._options import Connection
-from konko_async.cli._progress import open_display
+from konko_async.cli._progress import SAMPLING, open_display
 from konko_async.cli._report import write_report
 from konko_async.cli._stopping import ended, graceful, limited, width
 from konko_async.cli._summary import print_estimate, print_summary
@@ -56,7 +56,7 @@ async def run_command(
                 model=known,
                 max_concurrency=width(bulk, local=connection.local),
                 on_progress=display.update,
-                progress_interval=display.interval,
+                progress_interval=SAMPLING,
                 stop=stop,
                 **arguments,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import click
 import msgspec
@@ -15,7 +15,18 @@ from konko_async.cli._bulk import Bulk
 from konko_async.cli._figures import count, duration, money
 from konko_async.cli._output import is_terminal, note
 
-__all__ = ["Display", "JsonDisplay", "NoDisplay", "PlainDisplay", "open_display", "state"]
+__all__ = [
+    "SAMPLING",
+    "Display",
+    "JsonDisplay",
+    "NoDisplay",
+    "PlainDisplay",
+    "open_display",
+    "state",
+]
+
+SAMPLING: Final = 0.25
+"""Seconds between the states that a run is asked for; its plots are made of them too."""
 
 # Not for a line of progress: the report has them.
 _LEFT_OUT = {"history", "latency", "first_token"}
@@ -24,13 +35,11 @@ _LEFT_OUT = {"history", "latency", "first_token"}
 class Display(Protocol):
     """Shows the progress of a run on standard error."""
 
-    interval: float
-    """Seconds between two states."""
     stage: str
     """What is being done, if there is more than one thing."""
 
     def update(self, progress: Progress) -> None:
-        """Show a state."""
+        """Take a state; it is shown if the last one was shown long enough ago."""
 
     def say(self, text: str) -> None:
         """Show a line among them."""
@@ -39,8 +48,8 @@ class Display(Protocol):
 class NoDisplay:
     """Shows no progress, only what must be said."""
 
-    interval = 60.0
-    stage = ""
+    def __init__(self) -> None:
+        self.stage = ""
 
     def update(self, progress: Progress) -> None:
         """Do nothing."""
@@ -50,42 +59,59 @@ class NoDisplay:
         note(text)
 
 
-class PlainDisplay(NoDisplay):
-    """A line now and then, for logs.
+class _Paced(NoDisplay):
+    """Shows a state now and then, and always the last one.
 
     Args:
         interval: seconds between two.
     """
 
-    def __init__(self, interval: float = 5.0) -> None:
-        self.interval = interval
-        self._last = ""
+    def __init__(self, interval: float) -> None:
+        super().__init__()
+        self._interval = interval
+        self._shown: tuple[str, float] | None = None
+        self._waiting: tuple[str, Progress] | None = None
 
     def update(self, progress: Progress) -> None:
-        """Write a line, unless it would be the last one again."""
+        """Show it, or keep it for later."""
+        shown = self._shown
+        if shown is None or shown[0] != self.stage or progress.elapsed < shown[1]:
+            self.finish()  # of the stage before
+        elif progress.elapsed - shown[1] < self._interval:
+            self._waiting = (self.stage, progress)
+            return
+        self._waiting = None
+        self._shown = (self.stage, progress.elapsed)
+        self._show(self.stage, progress)
+
+    def finish(self) -> None:
+        """Show the last state, if it was not shown."""
+        if self._waiting is not None:
+            stage, progress = self._waiting
+            self._waiting = None
+            self._show(stage, progress)
+
+    def _show(self, stage: str, progress: Progress) -> None:
+        raise NotImplementedError
+
+
+class PlainDisplay(_Paced):
+    """A line now and then, for logs."""
+
+    def _show(self, stage: str, progress: Progress) -> None:
         line = _line(progress)
-        if line != self._last:
-            self._last = line
-            note(f"{self.stage}: {line}" if self.stage else line)
+        note(f"{stage}: {line}" if stage else line)
 
 
-class JsonDisplay(NoDisplay):
-    """A line of JSON for each state, for programs.
-
-    Args:
-        interval: seconds between two.
-    """
-
-    def __init__(self, interval: float = 1.0) -> None:
-        self.interval = interval
-
-    def update(self, progress: Progress) -> None:
-        """Write a line."""
-        self._write(state(progress, self.stage))
+class JsonDisplay(_Paced):
+    """A line of JSON for each state, for programs."""
 
     def say(self, text: str) -> None:
         """Write a line with nothing but a message."""
         self._write({"message": text})
+
+    def _show(self, stage: str, progress: Progress) -> None:
+        self._write(state(progress, stage))
 
     @staticmethod
     def _write(entry: dict[str, Any]) -> None:
@@ -145,11 +171,14 @@ def open_display(bulk: Bulk) -> Iterator[Display]:
     if kind == "rich":
         from konko_async.cli._progress_rich import rich_display  # noqa: PLC0415 - slow to import
 
-        with rich_display(bulk.progress_interval or 0.25) as shown:
-            yield shown
+        with rich_display(bulk.progress_interval or 0.25) as drawn:
+            yield drawn
     elif kind == "none":
         yield NoDisplay()
-    elif kind == "json":
-        yield JsonDisplay(bulk.progress_interval or 1.0)
     else:
-        yield PlainDisplay(bulk.progress_interval or 5.0)
+        plain = PlainDisplay(bulk.progress_interval or 5.0)
+        paced = JsonDisplay(bulk.progress_interval or 1.0) if kind == "json" else plain
+        try:
+            yield paced
+        finally:
+            paced.finish()

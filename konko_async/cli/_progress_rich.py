@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -19,7 +20,7 @@ from konko_async.cli._progress import eta_text
 
 __all__ = ["RichDisplay", "rich_display"]
 
-_NARROW = 72
+_PAIR = 24  # columns that a name and its value take
 
 
 @contextlib.contextmanager
@@ -27,7 +28,11 @@ def rich_display(interval: float) -> Iterator[RichDisplay]:
     """Draw within the block; the last state stays on the screen."""
     console = Console(stderr=True, highlight=False)
     with Live(console=console, auto_refresh=False, redirect_stdout=False) as live:
-        yield RichDisplay(live, interval)
+        drawn = RichDisplay(live, interval)
+        try:
+            yield drawn
+        finally:
+            drawn.finish()
 
 
 class RichDisplay:
@@ -39,15 +44,28 @@ class RichDisplay:
     """
 
     def __init__(self, live: Live, interval: float) -> None:
-        self.interval = interval
         self.stage = ""
+        self._interval = interval
         self._live = live
+        self._shown = -math.inf
+        self._last: Progress | None = None
         self._spinner = Spinner("dots", style="cyan")
 
     def update(self, progress: Progress) -> None:
-        """Draw a state."""
+        """Draw a state, unless the last one is too young."""
+        self._last = progress
+        if not 0 <= progress.elapsed - self._shown < self._interval:
+            self._draw(progress)
+
+    def finish(self) -> None:
+        """Draw the last state."""
+        if self._last is not None:
+            self._draw(self._last)
+
+    def _draw(self, progress: Progress) -> None:
+        self._shown = progress.elapsed
         width = self._live.console.width
-        body = _figures(progress, narrow=width < _NARROW)
+        body = _figures(progress, pairs=max(width // _PAIR, 1))
         self._live.update(Group(self._head(progress), body), refresh=True)
 
     def say(self, text: str) -> None:
@@ -79,8 +97,8 @@ class RichDisplay:
         return head
 
 
-def _figures(progress: Progress, *, narrow: bool) -> Table:
-    """Lay the figures out in pairs of name and value: four pairs a line, or two."""
+def _figures(progress: Progress, *, pairs: int) -> Table:
+    """Lay the figures out in pairs of name and value, so many to a line."""
     failed = Text(count(progress.failed), style="bold red" if progress.failed else "")
     limited = Text(count(progress.rate_limited), style="yellow" if progress.rate_limited else "")
     more = "+" if progress.unpriced and progress.cost is not None else ""
@@ -97,7 +115,7 @@ def _figures(progress: Progress, *, narrow: bool) -> Table:
         ("elapsed", Text(duration(progress.elapsed))),
         ("eta", Text(eta_text(progress))),
     ]
-    pairs = 2 if narrow else 4
+    pairs = min(pairs, 4)
     table = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(pairs):
         table.add_column(style="dim", no_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,16 +106,16 @@ def _errors(axes: Axes, report: BatchReport) -> None:
     kinds = found[-_KINDS:]
     if rest := sum(number for _, number in found[:-_KINDS]):
         kinds.insert(0, ("other", rest))
-    names = [kind.replace("_", " ")[:28] for kind, _ in kinds]
     numbers = [number for _, number in kinds]
-    bars = axes.barh(range(len(names)), numbers, color=BAD, height=0.5)
+    bars = axes.barh(range(len(kinds)), numbers, color=BAD, height=0.3)
     axes.bar_label(bars, [count(number) for number in numbers], padding=5, color=INK, fontsize=9)
-    axes.set_yticks(range(len(names)), names, color=INK)
-    axes.set_ylim(len(names) - 5.6 if len(names) < 5 else -0.6, len(names) - 0.4)  # noqa: PLR2004
+    for place, (kind, _) in enumerate(kinds):
+        axes.annotate(kind.replace("_", " ")[:60], (0, place + 0.24), va="bottom", color=MUTED)
+    axes.set_ylim(min(len(kinds) - 5, 0) - 0.4, len(kinds) - 0.3)
     axes.set_xlim(0, max(numbers) * 1.15)
     axes.xaxis.set_major_locator(NullLocator())
+    axes.yaxis.set_major_locator(NullLocator())
     axes.spines["bottom"].set_visible(False)
-    axes.spines["left"].set(visible=True, color=_LINE)
 
 
 PANELS: Final[Mapping[str, Callable[[Axes, BatchReport], None]]] = {
@@ -142,10 +143,10 @@ def _histogram(axes: Axes, histogram: Histogram, colour: str, empty: str) -> Non
     axes.bar(edges, numbers, widths, align="edge", color=colour, alpha=0.85, edgecolor="white",
              linewidth=0.7)  # fmt: skip
     top = max(numbers)
-    axes.set_ylim(0, top * 1.25)
+    axes.set_ylim(0, top * 1.3)
     axes.set_xlim(histogram.edge(first), histogram.edge(last))
-    for share, name in ((0.5, "median"), (0.99, "99 %")):
-        _mark(axes, histogram.percentile(share) or 0.0, name, right=share > 0.5)  # noqa: PLR2004
+    for share, name, height in ((0.5, "median", 0.9), (0.99, "99 %", 0.99)):
+        _mark(axes, histogram.percentile(share) or histogram.edge(0), name, height=height)
     subs = (1.0, 2.0, 5.0) if last - first < 2 * _DECADE else (1.0,)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -156,15 +157,19 @@ def _histogram(axes: Axes, histogram: Histogram, colour: str, empty: str) -> Non
     axes.set_ylabel("calls", fontsize=9)
 
 
-def _mark(axes: Axes, seconds: float, name: str, *, right: bool) -> None:
-    axes.axvline(seconds, ymax=0.86, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+def _mark(axes: Axes, seconds: float, name: str, *, height: float) -> None:
+    """Draw a line at a percentile, with its label beside the upper end."""
+    axes.axvline(seconds, ymax=height, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+    low, high = axes.get_xlim()
+    # On the side where there is room.
+    left = math.log(seconds / low) > 0.7 * math.log(high / low)
     axes.annotate(
         f"{name} {duration(seconds)}",
-        (seconds, 0.98 if right else 0.9),
+        (seconds, height),
         xycoords=("data", "axes fraction"),
-        xytext=(4, 0),
+        xytext=(-5 if left else 5, 0),
         textcoords="offset points",
-        ha="left",
+        ha="right" if left else "left",
         va="top",
         fontsize=9,
         color=INK,
@@ -207,7 +212,7 @@ def picture(report: BatchReport, title: str) -> bytes:
 
 
 def _heading(figure: Figure, report: BatchReport, title: str) -> None:
-    left, right = 0.045, 0.955
+    left, right = 0.06, 0.955
     figure.text(left, 0.945, title, fontsize=20, fontweight="bold", va="center")
     figure.text(left, 0.908, subtitle(report), fontsize=10.5, color=MUTED, va="center")
     figures = key_figures(report)
