@@ -297,7 +297,7 @@ async def test_a_body_kept_open_after_done_costs_a_tenth_of_a_second():
     async with serving(server) as client:
         started = asyncio.get_running_loop().time()
         assert text_of(await ask(client, stream=True)) == "Hello"
-        assert 0.09 < asyncio.get_running_loop().time() - started < 1
+        assert 0.09 < asyncio.get_running_loop().time() - started < 3
         await server.wait_until_closed()
 
 
