@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +11,12 @@ import pytest
 def _sockets() -> set[str]:
     """The socket inodes this process holds open, from /proc (Linux); empty elsewhere."""
     found = set()
-    try:
-        descriptors = os.listdir("/proc/self/fd")
-    except OSError:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
         return found
-    for descriptor in descriptors:
+    for descriptor in descriptors.iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{descriptor}")
+            target = str(descriptor.readlink())
         except OSError:
             continue
         if target.startswith("socket:"):

@@ -73,7 +73,7 @@ def reply_tokens(question: str, seed: bytes, index: int, length: int | None) -> 
     lines = question[:400].strip().splitlines()
     tokens = [_MIDDLE[(seed[0] + index) % 256].strip().capitalize(), " answers"]
     if lines:
-        tokens += [' "', *tokenize(lines[0])[:_ECHOED], '"']
+        tokens += [' "', *tokenize(lines[0].strip())[:_ECHOED], '"']
     tokens.append(":")
     missing = length - len(tokens)
     if missing > 0:

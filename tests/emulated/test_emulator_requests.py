@@ -1,6 +1,6 @@
 """No request, however odd, makes the emulator fail: it answers, or says what is wrong."""
 
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from konko_async.testing import Emulator
@@ -68,6 +68,7 @@ def answer(path, body):
     raise AssertionError("it waits for something")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of the data
 @given(st.sampled_from(sorted(GOOD)), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
 @example("/chat/completions", {"seed": 10**30, "max_tokens": 10**30})
 @example("/chat/completions", {"tools": [{"function": {"name": "f", "parameters": 5}}]})
