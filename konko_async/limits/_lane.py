@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from konko_async.errors import ConfigurationError
 from konko_async.limits._adaptive import concurrency
 from konko_async.limits._permit import Outcome, Permit
-from konko_async.limits._queue import Waiter, Waiting
+from konko_async.limits._queue import Line, Waiter, Waiting
 from konko_async.limits._refusal import Cause, refusal
 from konko_async.limits._snapshot import LaneLimits, WaitingCounts
 from konko_async.limits._throttle import Charges, Throttle
@@ -191,6 +191,7 @@ class Lane:
 
     def _serve(self) -> None:
         queue, now, wake = self._queue, self._time(), math.inf
+        earliest = now
         if now >= self._throttle.belief.review:
             self._throttle.review(now)
         while queue.total:
@@ -199,11 +200,12 @@ class Lane:
             if waiter.future.done():  # cancelled, and its task has not run yet
                 queue.leave(waiter)
                 continue
-            cap = self._cap if line is queue.interactive else self._batch_cap(now)
+            cap = self._cap_of(line, now)
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
                 ready = self._ready_at(now, waiter.tokens, cap)
-                earliest = now if ready == math.inf else ready
+                # A place may become free at any moment, the time of the others is known.
+                earliest = ready if self._in_flight < cap else now
                 if waiter.deadline is None or earliest <= waiter.deadline:
                     wake = ready
                     break
@@ -212,25 +214,27 @@ class Lane:
             permit.waited = now - waiter.since
             queue.serve(line, waiter)
             waiter.future.set_result(permit)
-        self._sleep_until(self._refuse_hopeless(now, wake))
+        self._sleep_until(self._refuse_hopeless(now, earliest, wake))
+
+    def _cap_of(self, line: Line, now: float) -> float:
+        return self._cap if line is self._queue.interactive else self._batch_cap(now)
 
     def _ready_at(self, now: float, tokens: int, cap: float) -> float:
-        """When a call could be admitted; ``inf`` if that depends on a place becoming free."""
+        """When to look again; ``inf`` if nothing but a place becoming free can help."""
         if self._in_flight < cap:
             return self._throttle.ready_at(now, tokens)
         if self._in_flight < self._cap:  # what keeps a batch call out is a reserved place
             return max(self._throttle.ready_at(now, tokens), self._reserve_until)
         return math.inf
 
-    def _refuse_hopeless(self, now: float, wake: float) -> float:
+    def _refuse_hopeless(self, now: float, earliest: float, wake: float) -> float:
         """Refuse those whose deadline comes before anybody is admitted; when to look again."""
         deadlines = self._queue.deadlines
         if not deadlines:
             return wake
-        earliest = now if wake == math.inf else wake
         while (waiter := deadlines.first()) is not None:
             assert waiter.deadline is not None  # noqa: S101  (only such are watched)
-            if waiter.deadline > earliest or (waiter.deadline == earliest and wake != math.inf):
+            if waiter.deadline > earliest or waiter.deadline == earliest > now:
                 return min(wake, waiter.deadline)
             self._refuse(waiter, now)
         return wake
@@ -260,7 +264,7 @@ class Lane:
         served = line.served - waiter.served
         ahead = max(waiter.ahead - served, 0)
         wait, cause = self._throttle.outlook(now, waiter.tokens, ahead, 0)
-        if self._in_flight >= self._cap:
+        if self._in_flight >= self._cap_of(line, now):
             # As fast as it went so far; for ever, if nobody ahead was admitted in all that time.
             wait, cause = (waited / served * (ahead + 1) if served else math.inf), Cause.CONCURRENCY
         assert waiter.deadline is not None  # noqa: S101  (only such are refused)

@@ -661,3 +661,21 @@ def test_a_permit_may_be_released_at_any_point():
     kept[-1].settle(5)
     kept[-1].release()
     assert lane.snapshot().in_flight == 0
+
+
+@jumping_time
+async def test_a_batch_call_waits_for_a_place_although_one_is_reserved():
+    lane = make_lane(max_concurrency=4)
+    (await lane.admit()).release()
+    held = [await lane.admit(priority="batch") for _ in range(3)]
+    start = now()
+    # The fourth place is kept for people for longer than this call can wait; the others are not.
+    waiting = asyncio.create_task(lane.admit(priority="batch", deadline=start + 5))
+    asyncio.get_running_loop().call_later(1, held.pop().release)
+    permit = await waiting
+    assert now() == pytest.approx(start + 1)
+    with pytest.raises(RateLimitTimeoutError, match="in flight"):
+        await lane.admit(priority="batch", deadline=start + 5)
+    assert now() == pytest.approx(start + 5)
+    for one in (permit, *held):
+        one.release()
