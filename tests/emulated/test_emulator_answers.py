@@ -6,8 +6,9 @@ import json
 import math
 
 import aiohttp
+import hypothesis
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.testing import Emulator
@@ -522,7 +523,7 @@ def test_tokens_are_the_text(text):
     st.integers(0, 200),
     st.integers(1, 300),
 )
-@example("0\t\r0", bytes(64), 0, 1)
+@hypothesis.example("0\t\r0", bytes(64), 0, 1)
 def test_generated_tokens_are_those_of_their_text(question, seed, index, length):
     tokens = reply_tokens(question, seed, index, length)
     assert len(tokens) == length
