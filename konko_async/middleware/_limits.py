@@ -14,6 +14,8 @@ from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
 from konko_async.middleware._classify import is_out_of_credit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from konko_async._pipeline import Handler, Request, Response
     from konko_async.limits import Lane, Limiter, Permit
     from konko_async.limits._permit import Outcome
@@ -100,7 +102,7 @@ def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: f
     if isinstance(error, APIConnectionError) and not error.request_sent:
         permit.refund()  # nothing reached the server: it charges nothing
     elif isinstance(error, APIStatusError):
-        lane.observe_headers(error.headers)
+        lane.observe_headers(_lasting(error))
         if error.status_code in _REJECTED:
             outcome = "rejected"
             if not is_out_of_credit(error) and (
@@ -113,3 +115,18 @@ def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: f
             outcome = "cancelled"
         permit.settle(None)
     permit.release(latency=latency, outcome=outcome)
+
+
+def _lasting(error: APIStatusError) -> Mapping[str, str]:
+    """The headers that hold beyond a rejection which says when to come back.
+
+    What is left (nothing) and when all of it will be free again would keep the lane shut for the
+    rest of the window, though there may be room for the next call in a moment.
+    """
+    if error.status_code not in _REJECTED or error.retry_after is None:
+        return error.headers
+    return {
+        name: value
+        for name, value in error.headers.items()
+        if name.lower().startswith("x-ratelimit-limit-")
+    }

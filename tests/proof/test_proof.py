@@ -9,7 +9,7 @@ import proof_limits
 import proof_outage
 import proof_pause
 import proof_priorities
-from proof_kit import MODEL, serving
+from proof_kit import MODEL, ask_for, client_of, serving
 
 from konko_async import APITimeoutError, InternalServerError, RateLimit
 
@@ -121,3 +121,17 @@ async def test_a_wait_that_is_too_long_is_refused_at_once():
     assert found["waited"] >= found["said"] - 0.2
     # The refused call was never sent.
     assert found["received"] == 11
+
+
+async def test_a_rejection_that_names_a_wait_is_believed_before_the_reset():
+    headers = {
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "59.9s",
+    }
+    limit = RateLimit(requests_per_minute=500)
+    async with serving(models=[MODEL]) as remote, client_of(remote, rate_limit=limit) as client:
+        await client.chat.completions.create(**ask_for(1))
+        await remote("script", fault="Status", status=429, retry_after_ms=50, headers=headers)
+        # Raises if it would have to wait for the reset.
+        await client.chat.completions.create(**ask_for(2), timeout=10)
