@@ -1,0 +1,45 @@
+"""From the paths of a command line to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+__all__ = ["find_files"]
+
+
+def find_files(paths: Iterable[str | os.PathLike[str]], suffixes: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that ``paths`` name, each once.
+
+    A file is taken whatever its name. Of a folder, the files with one of ``suffixes`` are, in the
+    order of their names, with those of folders within; hidden ones are left out, and links to
+    folders are not followed, as they might lead round in circles.
+
+    Args:
+        paths: of files and folders.
+        suffixes: in lower case, with their dot.
+    """
+    seen: set[str] = set()
+    wanted = frozenset(suffixes)
+    for given in paths:
+        path = Path(given)
+        for file in _of_folder(path, wanted) if path.is_dir() else (path,):
+            name = os.path.realpath(file)
+            if name not in seen:
+                seen.add(name)
+                yield file
+
+
+def _of_folder(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+    # A folder that cannot be listed is yielded itself: reading it will tell why.
+    unreadable: list[Path] = []
+    walk = os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename)))
+    for root, folders, files in walk:
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(root, name)
+        yield from unreadable
+        unreadable.clear()
+    yield from unreadable
