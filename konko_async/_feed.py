@@ -41,6 +41,7 @@ DRAIN = 0.1  # seconds to wait for the body's end after [DONE], so that the conn
 GRACE = 5.0  # seconds for usage or [DONE] to follow once every choice has its finish_reason
 _LESSONS = 8  # templates in a row that may fit nothing, before no more are tried
 _DONE = "[DONE]"
+_RAISED = (asyncio.CancelledError, KonkoError, *FOREIGN)  # by a read
 
 
 class Feed(Generic[C, R]):
@@ -54,8 +55,8 @@ class Feed(Generic[C, R]):
 
     __slots__ = (
         "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_lessons",
-        "_loop", "_n", "_name", "_on_end", "_reading", "_silent", "_since", "_strict", "_timer",
-        "accumulated", "build", "ended", "ready",
+        "_loop", "_n", "_name", "_on_end", "_read", "_reading", "_silent", "_since", "_strict",
+        "_timer", "accumulated", "build", "ended", "ready",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Feed(Generic[C, R]):
         self.accumulated = accumulated
         self.ended = False
         self._answer = answer
+        self._read = answer.read
         self._call: Call = request.call
         self._name = f"{request.operation.name} ({request.model})"
         self._codec = codec
@@ -79,7 +81,7 @@ class Feed(Generic[C, R]):
         self._n = choices
         self._framer = Framer(answer.headers.get("content-type", ""))
         self._lessons = _LESSONS
-        self.build: Callable[[Any], Any] = _nothing
+        self.build: Any = None  # the template's, once there is one
         self._done = False
         self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
@@ -115,7 +117,7 @@ class Feed(Generic[C, R]):
         else:
             self._arm()
 
-    async def fill(self) -> bool:
+    async def fill(self) -> bool:  # noqa: C901 - one frame per read; more would cost each token
         """Read until there is a chunk in ``ready``; False at the end of the stream.
 
         Raises:
@@ -128,28 +130,28 @@ class Feed(Generic[C, R]):
         self._reading = True
         self._since = self._loop.time() - self._silent
         try:
-            return await self._fill()
+            while not self.ended:
+                if self._done:
+                    await self._drain()
+                    self._finish("ok")
+                    break
+                try:
+                    data = await self._read()
+                except _RAISED as error:
+                    data = self._lost(error)
+                if data:
+                    self._take(data)
+                elif self._failure is None:
+                    self._at_end()
+                if self.ready:
+                    return True
+                if self._failure is not None:
+                    raise self._failed()
+            return False
         finally:
             self._reading = False
             if self._since is not None:
                 self._silent, self._since = self._loop.time() - self._since, None
-
-    async def _fill(self) -> bool:
-        while not self.ended:
-            if self._done:
-                await self._drain()
-                self._finish("ok")
-                break
-            data = await self._receive()
-            if data:
-                self._take(data)
-            elif self._failure is None:
-                self._at_end()
-            if self.ready:
-                return True
-            if self._failure is not None:
-                raise self._failed()
-        return False
 
     def close(self, outcome: str = "closed") -> None:
         """Stop reading; idempotent. What has arrived stays in ``accumulated``."""
@@ -160,21 +162,17 @@ class Feed(Generic[C, R]):
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def _receive(self) -> bytes:
-        try:
-            return await self._answer.read()
-        except KonkoError as error:  # put there by a deadline
-            failure = error
-        except FOREIGN as error:
-            failure = translate(error, self._answer.host)
-        except asyncio.CancelledError as error:
+    def _lost(self, error: BaseException) -> bytes:
+        """Return what had arrived before a read failed; once that is taken, note the failure."""
+        if isinstance(error, asyncio.CancelledError):
             error.add_note(f"konko_async: {self._name} was waiting for the next token")
-            raise
+            raise error
         left = self._answer.leftover()
         if left:
             return left  # the next read fails again
         if self._failure is None and not self.accumulated.finished(self._n):
-            self._failure = self._broken(failure)
+            # A KonkoError was put there by a deadline.
+            self._failure = self._broken(translate(error, self._answer.host))
         # Else nothing that matters was lost: every choice had its finish_reason.
         return b""
 
@@ -205,9 +203,15 @@ class Feed(Generic[C, R]):
 
     def _take_items(self, items: list[Any]) -> None:
         """Take in chunks that are as the template says: one chunk with all of their text."""
-        text = "".join([text for text, _ in items])
-        self.accumulated.add((self.build((text, b'""')),))
-        self.ready.extend(items)
+        if len(items) == 1:
+            text = items[0][0]
+            chunk = self.build(items[0])
+            self.ready.append(chunk)
+        else:
+            text = "".join([text for text, _ in items])
+            chunk = self.build((text, b'""'))
+            self.ready.extend(items)
+        self.accumulated.add((chunk,))
         self._lessons = _LESSONS
         if text:
             self._since, self._silent = None, 0.0
@@ -391,7 +395,3 @@ class Feed(Generic[C, R]):
         if idle is not None and self._since is not None and now - self._since >= idle:
             return StreamStalledError(f"no token came for {idle:g} s")
         return None
-
-
-def _nothing(_item: Any) -> Any:
-    raise AssertionError("there are no items without a template")

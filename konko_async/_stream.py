@@ -86,7 +86,8 @@ class Stream(Generic[C, R]):
         try:
             chunk = self._pop()
         except IndexError:
-            if not await self._more():
+            feed = self._feed
+            if not await (self._more() if feed is None else feed.fill()):
                 raise StopAsyncIteration from None
             chunk = self._pop()
         if type(chunk) is tuple:  # made only now: most are never asked for

@@ -21,6 +21,7 @@ Item = tuple[str, bytes]
 """The text of one chunk, and the JSON string it was on the wire."""
 
 _decode = msgspec.json.Decoder(list[str]).decode
+_decode_one = msgspec.json.Decoder(str).decode
 _CONTENT = re.compile(rb'"content": ?("[^"\\]*(?:\\.[^"\\]*)*")')
 
 
@@ -74,6 +75,12 @@ class Template:
         if not (data.startswith(head) and data.endswith(tail)):
             return None
         start = len(head)
+        if len(data) < 2 * start:  # one chunk, which is what a read brings at a talker's pace
+            part = data[start : after - 2]
+            try:
+                return [(_decode_one(part), part)]
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return None
         # Cut at single line feeds: a search for one byte is many times quicker than for two.
         parts = [event[start:after] for event in data.split(b"\n")[:-1:2]]
         # Putting them together again proves it, and costs less than a look at each.
