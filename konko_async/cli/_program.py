@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "List the models of the server.",
     "chat": "Ask a model; with no prompt, talk with it.",
     "batch": "Make the calls of a file; resumable at any time.",
+    "summarize": "Summarise documents, long ones in parts.",
     "serve": "Serve the emulator, or a real small model, on this machine.",
 }
 

@@ -10,7 +10,7 @@ from konko_async.batch import BatchReport, Estimate, Histogram
 from konko_async.cli._figures import count, duration, money
 from konko_async.cli._output import clean, note, redact
 
-__all__ = ["print_estimate", "print_summary"]
+__all__ = ["print_calls", "print_estimate", "print_summary"]
 
 _REASONS = {
     "stopped": "stopped",
@@ -32,8 +32,23 @@ def print_summary(report: BatchReport, *, where: str, what: str = "rows") -> Non
     """
     good = report.done - report.failed
     note(f"{where}: {count(good)} {what} answered, {count(report.failed)} failed")
+    _print_lines(report, what)
+
+
+def print_calls(report: BatchReport) -> None:
+    """Print what the calls took, for a command whose results are something else."""
+    good = report.done - report.failed
+    _print("calls", f"{count(good)} answered, {count(report.failed)} failed")
+    _print_lines(report, "calls")
+
+
+def _print_lines(report: BatchReport, what: str) -> None:
     for name, text in _lines(report, what):
-        click.echo(clean(redact(f"  {name:<9} {text}")), err=True)
+        _print(name, text)
+
+
+def _print(name: str, text: str) -> None:
+    click.echo(clean(redact(f"  {name:<9} {text}")), err=True)
 
 
 def _lines(report: BatchReport, what: str) -> Iterator[tuple[str, str]]:
@@ -100,7 +115,7 @@ def print_estimate(
     ]
     for name, text in lines:
         if text:
-            click.echo(clean(redact(f"  {name:<9} {text}")), err=True)
+            _print(name, text)
 
 
 def _estimated_cost(estimate: Estimate) -> str:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 __all__ = ["find_files"]
 
+_HEAD = 4096
+
 
 def find_files(paths: Iterable[str | os.PathLike[str]], suffixes: Iterable[str]) -> Iterator[Path]:
     """Yield the files that ``paths`` name, each once.
 
-    A file is taken whatever its name. Of a folder, the files with one of ``suffixes`` are, in the
-    order of their names, with those of folders within; hidden ones are left out, and links to
-    folders are not followed, as they might lead round in circles.
+    A file is taken whatever its name. Of a folder, the files with one of ``suffixes`` are, and
+    those without any that look like text (``README``, ``LICENSE``), in the order of their names,
+    with those of folders within; hidden ones are left out, and links to folders are not followed,
+    as they might lead round in circles.
 
     Args:
         paths: of files and folders.
@@ -38,8 +41,23 @@ def _of_folder(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     for root, folders, files in walk:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
-                yield Path(root, name)
+            path = Path(root, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in suffixes or (not suffix and _looks_like_text(path)):
+                yield path
         yield from unreadable
         unreadable.clear()
     yield from unreadable
+
+
+def _looks_like_text(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return bool(head) and b"\0" not in head
