@@ -193,7 +193,7 @@ async def _to_file(client: AsyncKonko, options: Options, found: Input) -> BatchR
 
 async def _to_pipe(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
     prices = await _prices(client, options)
-    store = PipeStore(options.files)
+    store = PipeStore(options.files, keeps=True)
     checked = await aside(lambda tick: check_all(options, found, store, tick), options.stop)
     _check_prices(options, checked, prices)
     run = Run(client, options, store, prices, rows=checked.rows)
@@ -203,7 +203,7 @@ async def _to_pipe(client: AsyncKonko, options: Options, found: Input) -> BatchR
 async def _piped(client: AsyncKonko, options: Options) -> BatchReport:
     """Run from pipe to pipe: each row is checked as it comes."""
     prices = await _prices(client, options)
-    store = PipeStore(options.files)
+    store = PipeStore(options.files, keeps=False)
     source, reader = await until_stopped(open_pipe(options), options.stop)
     run = Run(client, options, store, prices, rows=None)
     return await run.run(run.feed.from_pipe(source, reader, store))

@@ -90,14 +90,15 @@ class PipeStore:
 
     Args:
         files: how to write.
+        keeps: whether the input has an end, so that its rows can be told apart.
 
     Attributes:
-        ledger: sums only.
+        ledger: what was written.
         failure: what went wrong; nothing is written any more.
     """
 
-    def __init__(self, files: Files) -> None:
-        self.ledger = Ledger(keeps=False)
+    def __init__(self, files: Files, *, keeps: bool) -> None:
+        self.ledger = Ledger(keeps=keeps)
         self.failure: BatchOutputError | None = None
         self._files = files
         self._fd = files.stdout()

@@ -131,7 +131,9 @@ def _refuse_unknown(options: Options) -> None:
     )
 
 
-def _open_store(options: Options, journal: Journal, prices: Prices) -> Store:
+def _open_store(
+    options: Options, journal: Journal, prices: Prices, *, lasts: bool = False
+) -> Store:
     store = Store(
         options.output,
         journal,
@@ -140,7 +142,7 @@ def _open_store(options: Options, journal: Journal, prices: Prices) -> Store:
         seconds=options.checkpoint_seconds,
     )
     try:
-        store.recover(prices)
+        store.recover(prices, lasts=lasts)
     except BaseException:
         store.close_output()
         raise
@@ -172,7 +174,7 @@ def _adapt(
 def _replaced(options: Options, store: Store, header: Header, size: int, prices: Prices) -> Store:
     store.close_output()
     replace_output(options.output, store.journal, header, size, options.files)
-    return _open_store(options, store.journal, prices)
+    return _open_store(options, store.journal, prices, lasts=True)
 
 
 def _allow_change(options: Options, before: Header | None) -> None:

@@ -56,7 +56,7 @@ class Store:
         self._seconds = seconds
         self._pending: list[int] = []
         self._next = Checkpoint(0)
-        self._saved_at = 0.0
+        self._saved_at: float | None = None
         self._saving: asyncio.Task[None] | None = None
         try:
             self._fd = files.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -71,8 +71,12 @@ class Store:
 
     # -- taking up -------------------------------------------------------------------------------
 
-    def recover(self, prices: Prices) -> int:
+    def recover(self, prices: Prices, *, lasts: bool = False) -> int:
         """Take over what was written behind the last checkpoint, and cut off a torn line.
+
+        Args:
+            prices: of the models.
+            lasts: whether all of it is known to be on the disk.
 
         Returns:
             How many rows that were.
@@ -107,7 +111,27 @@ class Store:
             except OSError as error:
                 raise self._fail("cannot be cut to its last whole line", error) from None
             self.end = place
+        if taken and not lasts:
+            self._write_again(ledger.end)
         return taken
+
+    def _write_again(self, place: int) -> None:
+        """Write the bytes from ``place`` on over themselves.
+
+        An ``fsync`` that failed may have left pages that are in memory only and count as written:
+        the next one would succeed, and save nothing. Equal bytes do no harm at any time.
+        """
+        try:
+            descriptor = self._files.open(self.path, os.O_WRONLY)
+            try:
+                for line in lines_from(self._fd, place):
+                    os.lseek(descriptor, place, os.SEEK_SET)
+                    self._files.write_all(descriptor, line)
+                    place += len(line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._fail("cannot be written", error) from None
 
     def _note(self, stored: Stored, prices: Prices) -> None:
         prompt, answer = stored.prompt_tokens, stored.completion_tokens
@@ -198,6 +222,8 @@ class Store:
             self._files.fsync(self._fd)
         except OSError as error:
             raise self._fail("cannot be made to last (fsync)", error) from None
+        if self.failure is not None:
+            raise self.failure  # a row could not be written meanwhile: nothing is written any more
         try:
             self.journal.append(checkpoint)
         except BatchOutputError as error:
@@ -224,6 +250,8 @@ class Store:
         if self.failure is not None:
             raise self.failure
         waiting = len(self._pending)
+        if self._saved_at is None:
+            self._saved_at = now
         if self._saving is not None:
             if self._saving.done():
                 saving, self._saving = self._saving, None

@@ -83,11 +83,6 @@ class FaultyFiles(Files):
         self._paths[descriptor] = path
         return descriptor
 
-    def _fails(self, descriptor, count, at):
-        if not self._paths.get(descriptor, "").endswith(self.only):
-            return False
-        return count == at
-
     def write(self, descriptor, data):
         if self.failed:
             self.after_failure.append(("write", self._paths.get(descriptor)))
@@ -96,7 +91,8 @@ class FaultyFiles(Files):
             if self.writes - 1 == self.write_at:
                 if self.short:
                     self.write_at += 1
-                    return super().write(descriptor, bytes(data[: self.short]))
+                    size, self.short = self.short, None
+                    return super().write(descriptor, bytes(data[:size]))
                 self.failed = True
                 raise OSError(self.error, os.strerror(self.error))
         return super().write(descriptor, data)

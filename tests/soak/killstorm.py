@@ -60,6 +60,7 @@ class Storm:
         self.input = Path(folder, "in.jsonl")
         self.output = Path(folder, "out.jsonl")
         self.asked = Counter()
+        self.asked_now = set()  # by the run that is on
         self.killed = self.torn = self.unfinished = self.again = 0
         self.problems = []
 
@@ -78,9 +79,11 @@ class Storm:
         """The emulator's answer; and the count of what was asked."""
         row = int(_ROW.match(body["messages"][-1]["content"])[1])
         self.asked[row] += 1
+        self.asked_now.add(row)
         return f"answer {row} " + "y" * (self.answer_size if row % 5 == 0 else 20)
 
     async def start(self, emulator):
+        self.asked_now.clear()
         arguments = [
             "--child", "--base-url", emulator.base_url, "--input", str(self.input),
             "--output", str(self.output), "--concurrency", str(self.concurrency),
@@ -126,14 +129,14 @@ class Storm:
         self.check()
 
     def after_kill(self):
-        """What was asked and is not in the output is what may be paid again."""
+        """What this run asked and is not in the output is what it has in flight."""
         written = set()
         data = self.output.read_bytes() if self.output.exists() else b""
         *lines, tail = data.split(b"\n")
         self.torn += bool(tail)
         for line in lines:
             written.add(json.loads(line)["custom_id"])
-        lost = [row for row in self.asked if f"id-{row}" not in written]
+        lost = [row for row in self.asked_now if f"id-{row}" not in written]
         if len(lost) > self.concurrency:
             self.problems.append(f"{len(lost)} rows lost by one kill, {self.concurrency} in flight")
         self.unfinished += len(lost)
