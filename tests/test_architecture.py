@@ -63,11 +63,12 @@ PUBLIC = (
 OUTER = {
     "batch": "",
     "bench": "testing local",
-    "cli": "batch relay local testing summarize bench",
+    "cli": "batch documents relay local testing summarize bench",
+    "documents": "",
     "integrations": "",
     "local": "",
     "relay": "",
-    "summarize": "",
+    "summarize": "batch documents",
     "testing": "",
 }
 # No clock, no loop, no socket: values in, values out.
@@ -92,6 +93,11 @@ HOMES = {  # where a library of others may be known
     "aiolimiter": "limits middleware",
     "click": "cli",
     "rich": "cli",
+    "matplotlib": "cli",
+    "bs4": "documents",
+    "charset_normalizer": "documents",
+    "docx": "documents",
+    "pypdf": "documents",
     "prompt_toolkit": "cli",
     "uvloop": "cli bench",
     "xllamacpp": "local",

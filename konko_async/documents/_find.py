@@ -45,7 +45,8 @@ def _of_folder(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
             suffix = path.suffix.lower()
             if name.startswith("."):
                 continue
-            if suffix in suffixes or (not suffix and _looks_like_text(path)):
+            # LICENSE, and GPL-2.0: a number is no suffix.
+            if suffix in suffixes or (not suffix.strip(".0123456789") and _looks_like_text(path)):
                 yield path
         yield from unreadable
         unreadable.clear()
