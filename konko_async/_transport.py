@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Transport"]
 
+_STALE = 3  # pooled connections that one attempt may find closed under it
+_CLOSED_UNDER_US = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 _LARGE_BODY = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 
 
@@ -120,28 +122,38 @@ class Transport:
         """
         session = self._live_session()
         token = connecting.set(request)
-        host = ""
         try:
-            url = self._url(request)
-            host = url.host or ""
-            response = await session.request(
-                request.operation.method,
-                url,
-                data=_body(request.content),
-                headers=self._request_headers(request),
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._timeout if self._own else _foreign_timeout(request),
-            )
+            for _ in range(_STALE):
+                try:
+                    return await self._send(session, request)
+                except _CLOSED_UNDER_US as error:
+                    if not self._own or request.connect is not None:
+                        failure = translate(error, self._url(request).host or "")
+                        break
+                # A server may close an idle connection just as the next request goes out on it.
+                # That says nothing of the server's health: the next connection is tried at once,
+                # and no attempt is counted (RFC 9112, 9.3.1 and RFC 9110, 9.2.2).
+            else:
+                return await self._send(session, request)
         except FOREIGN as error:
-            failure = translate(error, host)
-        else:
-            if not self._own:
-                notice_loss(response)
-            return Answer(response)
+            failure = translate(error, self._url(request).host or "")
         finally:
             connecting.reset(token)
         raise failure
+
+    async def _send(self, session: aiohttp.ClientSession, request: Request) -> Answer:
+        response = await session.request(
+            request.operation.method,
+            self._url(request),
+            data=_body(request.content),
+            headers=self._request_headers(request),
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=self._timeout if self._own else _foreign_timeout(request),
+        )
+        if not self._own:
+            notice_loss(response)
+        return Answer(response)
 
     def _url(self, request: Request) -> URL:
         base = self.settings.base_url if request.target is None else request.target.base_url
