@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: help demo test test-all lint types format build debian clean
+.PHONY: help demo test test-all lint types format proof soak build debian clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
@@ -54,6 +54,13 @@ types: $(VENV)/.test ## mypy --strict
 format: $(VENV)/.test ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server in another process: the figures (30 min)
+	for part in limits pause priorities adaptive outage hedging deadlines; do \
+		echo "== $$part"; $(BIN)/python -W error tests/proof/proof_$$part.py; done
+
+soak: $(VENV)/.test ## mixed load on a bad server, then look for leaks: SECONDS=60 STREAMS=100
+	$(BIN)/python -W error tests/soak/soak.py --seconds $(or $(SECONDS),60) --streams $(or $(STREAMS),100)
 
 build: $(VENV)/.test ## the wheel and the source distribution, in dist/
 	$(BIN)/hatchling build
