@@ -378,17 +378,16 @@ def fan_out(
     window: int | None,
     fail_fast: bool,
 ) -> MapResults[R]:
-    """Make a call for each request.
+    """Make a call, with its items as keywords, for each request; see :meth:`MapResults.over`.
 
     Args:
-        call: a coroutine function, given each request's items as keywords.
-        requests: dicts of arguments; read lazily.
+        call: as there; it takes the keywords ``known``.
+        requests: dicts of arguments.
         known: the keywords that ``call`` takes.
-        max_concurrency: calls in flight at once.
-        ordered: whether results come in the order of the input.
-        window: for ordered results, how far calls may run ahead of the oldest unfinished one;
-            default four times the concurrency.
-        fail_fast: raise the first error instead of handing it on as a result.
+        max_concurrency: as there, and so are the others.
+        ordered: as there.
+        window: as there.
+        fail_fast: as there.
 
     Raises:
         ConfigurationError: an argument cannot be used.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from konko_async.batch._stop import Stop
 
-__all__ = ["Stopped", "aside", "until_stopped"]
+__all__ = ["Stopped", "aside", "outlast", "until_stopped"]
 
 T = TypeVar("T")
 
@@ -39,10 +39,25 @@ async def aside(work: Callable[[Callable[[], None]], T], stop: Stop) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         left = True
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
+        await outlast(task)
         raise
+
+
+async def outlast(task: asyncio.Future[Any]) -> None:
+    """Wait for the end of work that uses files, however often the waiting is cancelled.
+
+    Closed under it, their descriptors could be those of other files by the time it writes.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not task.cancelled():
+        task.exception()
+    if cancelled is not None:
+        raise cancelled
 
 
 async def until_stopped(work: Awaitable[T], stop: Stop) -> T:

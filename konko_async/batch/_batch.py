@@ -11,7 +11,7 @@ from konko_async.batch._aside import Stopped, aside, until_stopped
 from konko_async.batch._caller import client_limit
 from konko_async.batch._check import Estimator
 from konko_async.batch._files import Files
-from konko_async.batch._journal import Checked, Ledger
+from konko_async.batch._journal import Checked, Journal, Ledger
 from konko_async.batch._open import Input, open_input, open_pipe, spool_stdin
 from konko_async.batch._options import Options, piped
 from konko_async.batch._pipe import PipeStore
@@ -158,29 +158,36 @@ async def run_batch(
 
 async def _filed(client: AsyncKonko, options: Options) -> BatchReport:
     """Run an input that can be read again."""
-    stop = options.stop
-    spool = await until_stopped(spool_stdin(options), stop) if options.input == "-" else None
-    found = await aside(lambda _tick: open_input(options, spool), stop)
+    # Locked before anything else: whoever comes second is to know at once.
+    locked = options.output != "-" and not options.dry_run
+    journal = open_journal(options) if locked else None
     try:
-        if options.dry_run:
-            return await _dry_run(client, options, found)
-        if options.output == "-":
-            return await _to_pipe(client, options, found)
-        return await _to_file(client, options, found)
+        found = await _open(options)
+        try:
+            if options.dry_run:
+                return await _dry_run(client, options, found)
+            if journal is None:
+                return await _to_pipe(client, options, found)
+            return await _to_file(client, options, found, journal)
+        finally:
+            found.source.close()
     finally:
-        found.source.close()
+        if journal is not None:
+            journal.close()
 
 
-async def _to_file(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
-    journal = open_journal(options)
-    try:
-        prices = await _prices(client, options)
-        store = await aside(
-            lambda tick: prepare(options, found, journal, prices, tick), options.stop
-        )
-    except BaseException:
-        journal.close()
-        raise
+async def _open(options: Options) -> Input:
+    stop, spool = options.stop, None
+    if options.input == "-":
+        spool = await until_stopped(spool_stdin(options), stop)
+    return await aside(lambda _tick: open_input(options, spool), stop)
+
+
+async def _to_file(
+    client: AsyncKonko, options: Options, found: Input, journal: Journal
+) -> BatchReport:
+    prices = await _prices(client, options)
+    store = await aside(lambda tick: prepare(options, found, journal, prices, tick), options.stop)
     try:
         checked = store.journal.checked
         assert checked is not None  # noqa: S101 - prepare() saw to it

@@ -20,9 +20,11 @@ resuming, what stands behind the last checkpoint is read again and taken over li
 from __future__ import annotations
 
 import binascii
+import contextlib
 import os
 import sys
 from array import array
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -202,11 +204,20 @@ class Journal:
             raise
 
     def _lock(self) -> None:
-        if not try_lock(self._fd):
+        # Another run may have dropped the file between: a lock on it would keep nobody out.
+        if not try_lock(self._fd) or not self._in_place():
             raise BatchLockedError(
                 f"{self.path} is in use: another run writes to this output; "
                 "wait for its end, or give another output"
             )
+
+    def _in_place(self) -> bool:
+        ours = os.fstat(self._fd)
+        try:
+            there = Path(self.path).stat()
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
     def _load(self) -> None:
         """Read all whole lines, and cut off what is torn."""
@@ -308,9 +319,15 @@ class Journal:
         raise BatchOutputError(problem)
 
     def close(self) -> None:
-        """Close the file, and so unlock it; idempotent."""
+        """Close the file, and so unlock it; one in which nothing was begun goes. Idempotent."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
+            if os.fstat(fd).st_size == 0:
+                with contextlib.suppress(OSError):  # Windows drops no open files
+                    Path(self.path).unlink()
+        finally:
             os.close(fd)
 
 

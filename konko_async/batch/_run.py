@@ -113,10 +113,12 @@ class Run:
             problem = error
         finally:
             unlisten()
-            await results.aclose()
             ticker.cancel()
-            await asyncio.wait([ticker])
-            problem = await self._finish() or problem
+            try:
+                await results.aclose()
+                await asyncio.wait([ticker])
+            finally:
+                problem = await self._finish() or problem
             self._tell(0)
         if problem is None and self._fatal is not None:
             problem = _ended(self._fatal)

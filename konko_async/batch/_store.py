@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from konko_async.batch._aside import outlast
 from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._files import Files
 from konko_async.batch._journal import FAILED, OK, Checkpoint, Journal, Ledger, pack
@@ -270,8 +271,7 @@ class Store:
         """Wait for a checkpoint that is being written; its failure is kept in ``failure``."""
         saving, self._saving = self._saving, None
         if saving is not None:
-            await asyncio.wait([saving])
-            saving.exception()
+            await outlast(saving)
 
     def close_output(self) -> None:
         """Close the output; the journal stays open and locked. Idempotent."""

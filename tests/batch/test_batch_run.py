@@ -286,7 +286,7 @@ async def test_files_of_others_are_never_touched(client, tmp_path, data):
     for choice in ("refuse", "redo"):
         with pytest.raises(BatchOutputError):
             await run(client, source, output, on_changed_input=choice)
-        (tmp_path / "out.journal").unlink()
+        assert not (tmp_path / "out.journal").exists()
     (tmp_path / "other.journal").write_bytes(data)
     with pytest.raises(BatchOutputError, match="no journal of a batch"):
         await run(client, source, tmp_path / "other")

@@ -1,0 +1,109 @@
+"""What map() and run_batch() cost per row beyond the call itself: client CPU, in microseconds.
+
+    python benchmarks/bench_batch.py [--rows 50000] [--rounds 3]
+
+The calls are answered inside the client, by a middleware, so that what is measured is ours: a plain
+loop of ``create()`` in 256 tasks, ``map()``, and ``run_batch()`` with its check of the input, its
+output and its journal. Rounds alternate; the medians are compared.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from konko_async import AsyncKonko, Response
+from konko_async.batch import run_batch
+from konko_async.wire import ChatCompletion
+from konko_async.wire._codec import Codec
+
+MODEL = "codellama/codellama-13b-instruct"
+ANSWER = json.dumps({
+    "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL,
+    "choices": [{"index": 0, "finish_reason": "stop",
+                 "message": {"role": "assistant", "content": "An answer of some words. " * 12}}],
+    "usage": {"prompt_tokens": 60, "completion_tokens": 70, "total_tokens": 130},
+}).encode()  # fmt: skip
+CONCURRENCY = 256
+decode = Codec(ChatCompletion).decode
+
+
+def body(number):
+    text = f"Summarise document {number}: " + "it says something of interest. " * 6
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 100}
+
+
+async def canned(_request, _call_next):
+    """Answer without a server; the answer is decoded as ever."""
+    await asyncio.sleep(0)
+    response = Response(200, {}, "req_1")
+    response.result = decode(ANSWER)
+    response.result.request_id = "req_1"
+    response.finish("ok", response.result.usage)
+    return response
+
+
+async def plain(client, rows):
+    numbers = iter(range(rows))
+
+    async def work():
+        for number in numbers:
+            await client.chat.completions.create(**body(number), priority="batch")
+
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+
+
+async def mapped(client, rows):
+    requests = (body(number) for number in range(rows))
+    async for result in client.chat.completions.map(requests, max_concurrency=CONCURRENCY):
+        assert result.error is None
+
+
+async def batch(client, source):
+    with tempfile.TemporaryDirectory() as folder:
+        report = await run_batch(
+            client, source, Path(folder, "out.jsonl"), prices={}, max_concurrency=CONCURRENCY
+        )
+    assert report.left == report.failed == 0
+
+
+def write_rows(path, rows):
+    with path.open("w") as file:
+        for number in range(rows):
+            line = {"custom_id": f"row-{number}", "method": "POST",
+                    "url": "/v1/chat/completions", "body": body(number)}  # fmt: skip
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+async def measure(work, rows):
+    started = time.process_time()
+    await work
+    return (time.process_time() - started) / rows * 1e6
+
+
+async def main(rows, rounds):
+    found = {"plain create()": [], "map()": [], "run_batch()": []}
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder, "in.jsonl"), rows)
+        async with AsyncKonko("any", "http://127.0.0.1:9/v1", middleware=[canned]) as client:
+            await plain(client, rows // 10)
+            for _ in range(rounds):
+                found["plain create()"].append(await measure(plain(client, rows), rows))
+                found["map()"].append(await measure(mapped(client, rows), rows))
+                found["run_batch()"].append(await measure(batch(client, source), rows))
+    base = statistics.median(found["plain create()"])
+    for name, values in found.items():
+        middle = statistics.median(values)
+        print(f"{name:15} {middle:7.1f} µs of CPU per row, {middle - base:+6.1f} beyond the call")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.rows, arguments.rounds))
