@@ -14,8 +14,8 @@ _LEFT_OUT = ("script", "style", "template", "noscript", "svg", "canvas", "iframe
 _AROUND = ("nav", "footer", "aside", "form", "button", "select", "dialog", "menu")
 _BLOCKS = frozenset(
     {
-        *("address", "article", "blockquote", "body", "caption", "dd", "details", "div", "dl"),
-        *("dt", "fieldset", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
+        *("address", "article", "blockquote", "body", "details", "div", "dl"),
+        *("fieldset", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
         *("hr", "main", "ol", "p", "pre", "section", "summary", "table", "ul"),
     }
 )
@@ -35,7 +35,7 @@ def html_text(data: bytes) -> tuple[str, str | None, str | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML reads well enough as HTML
         soup = BeautifulSoup(data, "lxml")
-    title = soup.title.get_text(" ", strip=True) if soup.title else None
+    title = " ".join(soup.title.get_text().split()) if soup.title else None
     for tag in soup(list(_LEFT_OUT)):
         tag.decompose()
     whole = _text(soup)
@@ -61,6 +61,7 @@ def _text(root: Tag) -> str:
             end = _end(node)
             if end:
                 pieces.append(end)
+            if node.name in _BLOCKS:
                 stack.append(end)
             stack.extend(reversed(node.contents))
         elif isinstance(node, NavigableString) and not isinstance(node, _NOT_TEXT):

@@ -43,25 +43,32 @@ def split_text(text: str, limit: int, measure: Measure = len) -> list[str]:
     whole = measure(text)
     if whole <= limit:
         return [text]
-    # Parts of the same length: a last one of three lines would make a poor summary.
-    number = -(-whole // limit)
-    even = min(limit, -(-whole // number) + limit // 10)
-    return list(_packed(_atoms(text, "", limit, measure, 0), even, measure))
+    return list(_packed(_atoms(text, "", limit, measure, 0), whole, limit, measure))
 
 
-def _packed(atoms: Iterator[tuple[str, str]], size: int, measure: Measure) -> Iterator[str]:
-    """Put atoms together as long as they fit; one that does not fit at all stands alone."""
+def _packed(
+    atoms: Iterator[tuple[str, str]], whole: int, limit: int, measure: Measure
+) -> Iterator[str]:
+    """Put atoms together to parts of about the same length: a last one of three lines is none."""
     part: list[str] = []
-    used = 0
+    used, left = 0, whole
+    target = _target(left, limit)
     for glue, atom in atoms:
         length = measure(glue) + measure(atom)
-        if part and used + length > size:
+        over, under = used + length - target, target - used
+        if part and (used + length > limit or over > under):
             yield "".join(part)
-            part, used = [], 0
+            left -= used
+            part, used, target = [], 0, _target(left, limit)
         part += (glue, atom) if part else (atom,)
         used += length
     if part:
         yield "".join(part)
+
+
+def _target(left: int, limit: int) -> int:
+    """The length of a part, if what is left is to be shared out evenly."""
+    return -(-left // max(-(-left // limit), 1))
 
 
 def _atoms(
