@@ -72,7 +72,8 @@ class Exchange:
         response = Response(answer.status, answer.headers, answer.request_id)
         if answer.status >= _FIRST_ERROR:
             patience.allow(None)
-            raise await _refusal(answer, request.timeout.idle)
+            body = self._transport.scrub(await _explanation(answer, request.timeout.idle))
+            raise _refusal(answer, body)
         if answer.status < _FIRST_SUCCESS:
             raise APIConnectionError(
                 f"{answer.host} broke the HTTP protocol (status {answer.status})"
@@ -133,9 +134,8 @@ class Exchange:
         raise failure
 
 
-async def _refusal(answer: Answer, idle: float | None) -> APIError:
-    if answer.status < _FIRST_AFTER_REDIRECTS:
-        return redirect_error(answer.status, answer.headers, answer.request_id)
+async def _explanation(answer: Answer, idle: float | None) -> bytes:
+    """Read what a refusal says, up to 64 KiB of it and for a few seconds."""
     body = b""
     try:
         async with asyncio.timeout(_earliest(idle, _ERROR_PATIENCE)):
@@ -147,7 +147,13 @@ async def _refusal(answer: Answer, idle: float | None) -> APIError:
         answer.release()
     else:
         answer.abort()
-    return status_error(answer.status, answer.headers, body[:_ERROR_BODY], answer.request_id)
+    return body[:_ERROR_BODY]
+
+
+def _refusal(answer: Answer, body: bytes) -> APIError:
+    if answer.status < _FIRST_AFTER_REDIRECTS:
+        return redirect_error(answer.status, answer.headers, answer.request_id)
+    return status_error(answer.status, answer.headers, body, answer.request_id)
 
 
 class _Patience:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from konko_async._foreign import FOREIGN, translate
 from konko_async._framing import ErrorEvent, Framer
@@ -234,7 +235,7 @@ class Feed(Generic[C, R]):
         try:
             for payload in payloads:
                 chunk: Any = strict(payload)
-                if chunk.error is not None or not chunk.choices:
+                if chunk.error is not UNSET or not chunk.choices:
                     break
                 chunk._raw = payload  # noqa: SLF001 - the slot of Wire
                 chunks.append(chunk)

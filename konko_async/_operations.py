@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from konko_async._accumulate import ChatAccumulator, CompletionAccumulator
 from konko_async._feed import Feed
 from konko_async._server_errors import find_error, stream_error
@@ -121,7 +123,7 @@ def _missing(what: str, body: bytes, answer: Answer) -> APIError:
 
 
 def _finish_completion(value: ChatCompletion | Completion, body: bytes, answer: Answer) -> Any:
-    if value.error is not None or not value.choices:
+    if value.error is not UNSET or not value.choices:
         failure = _hidden_error(body, answer)
         if failure is not None:
             raise failure
@@ -164,6 +166,16 @@ def _finish_embeddings(
     return result
 
 
+def _finish_models(value: ModelList, _body: bytes, _answer: Answer) -> ModelList:
+    """Give each model its own JSON: what this package has no name for stays with the model."""
+    listed = value.raw
+    items = listed.get("data") if isinstance(listed, dict) else listed
+    if isinstance(items, list) and len(items) == len(value.data):
+        for model, item in zip(value.data, items, strict=True):
+            model._raw = encode(item)  # noqa: SLF001 - the slot of Wire
+    return value
+
+
 def _finish_as_is(value: Any, _body: bytes, _answer: Answer) -> Any:
     return value
 
@@ -187,5 +199,5 @@ COMPLETIONS = Endpoint(
 EMBEDDINGS = Endpoint(
     "embeddings", "POST", "/embeddings", Codec(WireEmbeddings), finish=_finish_embeddings
 )
-MODELS = Endpoint("models", "GET", "/models", Codec(ModelList), finish=_finish_as_is)
+MODELS = Endpoint("models", "GET", "/models", Codec(ModelList), finish=_finish_models)
 MODEL = Endpoint("models", "GET", "/models/", Codec(Model), finish=_finish_as_is)

@@ -76,6 +76,10 @@ class Secret:
         """Return the value for a header; its repr is redacted too."""
         return _Masked(prefix + self._value)
 
+    def scrub(self, text: bytes) -> bytes:
+        """Return ``text`` with every occurrence of the key redacted."""
+        return text.replace(self._value.encode(), b"<redacted>")
+
     def __repr__(self) -> str:
         return "Secret('<redacted>')"
 

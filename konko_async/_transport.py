@@ -19,7 +19,7 @@ from yarl import URL
 from konko_async._checks import check_model
 from konko_async._connector import Connector, connecting, notice_loss, silence
 from konko_async._foreign import FOREIGN, translate
-from konko_async._secret import Secret, _Masked
+from konko_async._secret import Secret, masked
 from konko_async._version import __version__
 from konko_async.errors import ConfigurationError, KonkoError
 
@@ -155,6 +155,13 @@ class Transport:
             notice_loss(response)
         return Answer(response)
 
+    def scrub(self, body: bytes) -> bytes:
+        """Return what a server said without our keys in it: some repeat the key they refuse."""
+        for key in (self.settings.api_key, self.settings.openai_api_key):
+            if key is not None:
+                body = key.scrub(body)
+        return body
+
     def _url(self, request: Request) -> URL:
         base = self.settings.base_url if request.target is None else request.target.base_url
         key = (base or self.settings.base_url) + request.path
@@ -274,7 +281,7 @@ def _base_headers(
     headers["Content-Type"] = "application/json"
     headers["User-Agent"] = f"konko-async/{__version__}"
     # Any of them may be a credential: none is to be read in a traceback that shows locals.
-    headers.update({name: _Masked(value) for name, value in extra.items()})
+    headers.update({name: masked(value) for name, value in extra.items()})
     return headers
 
 

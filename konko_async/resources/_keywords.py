@@ -8,7 +8,7 @@ from typing import Any, TypedDict, TypeVar, get_type_hints
 
 from konko_async._engine import NO_OPTIONS, CallOptions
 from konko_async._options import Priority, Timeout
-from konko_async._secret import _Masked
+from konko_async._secret import masked
 from konko_async._settings import check_headers
 from konko_async.errors import ConfigurationError
 from konko_async.wire._requests import ChatParams, CompletionParams, EmbeddingParams
@@ -111,5 +111,5 @@ def split_options(params: dict[str, Any]) -> CallOptions:
     if found.get("extra_headers"):
         # Any of them may be a credential: none is to be read in a traceback that shows locals.
         checked = check_headers(found["extra_headers"])
-        found["extra_headers"] = {name: _Masked(value) for name, value in checked.items()}
+        found["extra_headers"] = {name: masked(value) for name, value in checked.items()}
     return CallOptions(**found)

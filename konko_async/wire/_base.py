@@ -53,5 +53,5 @@ def _rebuilt(kind: Any, values: tuple[Any, ...], raw: bytes | str | None) -> Any
 
 
 # gc=False: answers hold strings, numbers and lists of such structs; no cycle can form.
-class Wire(_Raw, msgspec.Struct, gc=False, omit_defaults=True):
+class Wire(_Raw, msgspec.Struct, gc=False):
     """Base of the answer structs."""

@@ -64,14 +64,14 @@ class Usage(Wire):
         return self.total_tokens or self.prompt_tokens + self.completion_tokens
 
 
-class FunctionCall(Wire, omit_defaults=False):
+class FunctionCall(Wire):
     """A function the model wants called; ``arguments`` is JSON text and may be invalid."""
 
     name: str = ""
     arguments: str = ""
 
 
-class ToolCall(Wire, omit_defaults=False):
+class ToolCall(Wire):
     """A complete tool call of an answer; may be sent back as it is."""
 
     id: str = ""
@@ -103,7 +103,7 @@ class ChoiceLogprobs(Wire):
     refusal: list[TokenLogprob] | None = None
 
 
-class ChatCompletionMessage(Wire):
+class ChatCompletionMessage(Wire, omit_defaults=True):
     """The model's message; can be put into the next call's ``messages`` as it is."""
 
     # No default on the wire would be left out when this is sent back, so the default is None and
@@ -143,10 +143,10 @@ class ChatCompletion(Wire):
     service_tier: str | None = None
     request_id: str | None = msgspec.field(default=None, name="_request_id")
     # An error inside a 200 answer; never reaches the caller as a completion.
-    error: Any = None
+    error: Any = msgspec.UNSET
 
 
-class ToolCallDelta(Wire):
+class ToolCallDelta(Wire, omit_defaults=True):
     """A piece of a tool call; some servers send neither index nor id."""
 
     index: int | None = None
@@ -155,7 +155,7 @@ class ToolCallDelta(Wire):
     function: FunctionCall | None = None
 
 
-class ChoiceDelta(Wire):
+class ChoiceDelta(Wire, omit_defaults=True):
     """What a chunk adds to a choice's message."""
 
     content: str | None = None
@@ -188,7 +188,7 @@ class ChatCompletionChunk(Wire):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     # An error sent inside a 200 stream; never reaches the caller as a chunk.
-    error: Any = None
+    error: Any = msgspec.UNSET
 
 
 class ChatMessage(msgspec.Struct, omit_defaults=True):

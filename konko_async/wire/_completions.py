@@ -41,4 +41,4 @@ class Completion(Wire):
     usage: Usage | None = None
     system_fingerprint: str | None = None
     request_id: str | None = msgspec.field(default=None, name="_request_id")
-    error: Any = None
+    error: Any = msgspec.UNSET

@@ -59,7 +59,13 @@ def test_raw_is_the_json_as_received():
 
 
 def test_raw_of_what_did_not_come_off_the_wire_is_its_own_fields():
-    assert Usage(1, 2, 3).raw == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert Usage(1, 2, 3).raw == {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+        "prompt_tokens_details": None,
+        "completion_tokens_details": None,
+    }
     assert completion().choices[0].raw["finish_reason"] == "tool_calls"
     changed = msgspec.structs.replace(completion(), id="2")
     assert changed.raw["id"] == "2"
