@@ -64,6 +64,7 @@ class CallOptions(msgspec.Struct, frozen=True, gc=False):
 
 NO_OPTIONS = CallOptions()
 _NO_HEADERS: dict[str, str] = {}
+_ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
 
 class Engine:
@@ -93,7 +94,7 @@ class Engine:
         self.policies = policies
         self.transport = transport
         self.limiter = limiter or Limiter(policies.rate_limit)
-        self.budget = budget or _budget(policies.retry)
+        self.budget = budget or _budget(policies.retry or _ONE_ATTEMPT)
         options = policies.circuit_breaker
         if breaker is None and options is not None:
             breaker = CircuitBreakerMiddleware(options, settings.base_url)
@@ -134,8 +135,11 @@ class Engine:
         if policies.fallback_models:
             layers.append(FallbackMiddleware(policies.fallback_models))
         layers += outer
-        if policies.retry is not None:
-            layers.append(RetryMiddleware(policies.retry, self.budget))
+        retry = policies.retry
+        if retry is None and policies.hedge_after is not None:
+            retry = _ONE_ATTEMPT  # hedges cost retry budget, which answers have to earn
+        if retry is not None:
+            layers.append(RetryMiddleware(retry, self.budget))
         if policies.hedge_after is not None:
             layers.append(HedgeMiddleware(policies.hedge_after, self.budget))
         layers.append(AttemptLog(policies.observers))
@@ -231,7 +235,7 @@ def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, **extra}
 
 
-def _budget(retry: RetryPolicy | None) -> RetryBudget | None:
-    if retry is None or retry.budget_ratio is None:
+def _budget(retry: RetryPolicy) -> RetryBudget | None:
+    if retry.budget_ratio is None:
         return None
     return RetryBudget(retry.budget_ratio, retry.budget_size)

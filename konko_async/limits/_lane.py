@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +45,9 @@ class Lane:
     """
 
     __slots__ = (
-        "_adaptive", "_again", "_cap", "_era", "_in_flight", "_loop", "_pumping", "_queue",
-        "_rate_limit", "_reserve_until", "_throttle", "_time", "_timer", "_wake_at", "key", "model",
+        "_adaptive", "_again", "_cap", "_era", "_in_flight", "_loop", "_pid", "_pumping",
+        "_queue", "_rate_limit", "_reserve_until", "_throttle", "_time", "_timer", "_wake_at",
+        "key", "model",
     )  # fmt: skip
 
     def __init__(self, model: str | None, key: str, rate_limit: RateLimit) -> None:
@@ -61,6 +63,7 @@ class Lane:
         self._wake_at = math.inf
         self._pumping = self._again = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         self._time = time.monotonic
         self._era = 0
 
@@ -382,7 +385,8 @@ class Lane:
         """Go over to another loop: what was spent stays spent, on the new loop's clock."""
         old = self._loop
         if old is not None:
-            if not old.is_closed() and old.is_running():
+            # After a fork the parent's loop still says that it runs.
+            if not old.is_closed() and old.is_running() and self._pid == os.getpid():
                 raise ConfigurationError(
                     "a rate limiter (a client) is in use on another running event loop: "
                     "make one client per loop"
@@ -395,5 +399,5 @@ class Lane:
         delta = loop.time() - self._time()
         self._throttle.shift(delta)
         self._reserve_until += delta
-        self._loop = loop
+        self._loop, self._pid = loop, os.getpid()
         self._time = loop.time

@@ -104,7 +104,8 @@ def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: f
     elif isinstance(error, APIStatusError):
         lane.observe_headers(_lasting(error))
         if error.status_code in _REJECTED:
-            outcome = "rejected"
+            # A server that says when to come back limits a rate; one that does not is too full.
+            outcome = "rejected" if error.retry_after is None else "error"
             if not is_out_of_credit(error) and (
                 error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
             ):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AttemptLog", "Telemetry"]
 
 _log = logging.getLogger("konko_async")
+_log.addHandler(logging.NullHandler())  # a library says nothing unless its user asks it to
 _MESSAGE_LIMIT = 500
 
 

@@ -73,14 +73,14 @@ async def test_a_call_that_ends_well(stream):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_retries_are_attempts_of_one_call(stream):
     log = Log()
-    server = FaultServer(Answer.error(503), Answer.hang_up(), STREAM if stream else WHOLE)
+    server = FaultServer(Answer.hang_up(), Answer.error(503), STREAM if stream else WHOLE)
     async with serving(server, observers=[log], retry=FAST) as client:
         await ask(client, stream=stream)
     assert [a.number for a in log.attempts] == [1, 2, 3]
-    assert [a.status_code for a in log.attempts] == [503, None, 200]
+    assert [a.status_code for a in log.attempts] == [None, 503, 200]
     assert [a.error_type for a in log.call.attempts] == [
-        "InternalServerError",
         "APIConnectionError",
+        "InternalServerError",
         None,
     ]
     assert [a.retry_delay is not None for a in log.call.attempts] == [True, True, False]
