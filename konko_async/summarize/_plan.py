@@ -54,6 +54,7 @@ class Entry(msgspec.Struct):
         room: tokens of text in a call; halved when the model's context proves smaller.
         keys: of the requests that are waited for; none: it is finished, or has to be read again.
         reread: whether it is to be read again, to be split into smaller parts.
+        largest: tokens of the longest text that is asked about.
         texts: the summaries of its parts, while these are being merged.
     """
 
@@ -61,6 +62,7 @@ class Entry(msgspec.Struct):
     room: int
     keys: list[str] = []
     reread: bool = False
+    largest: int = 0
     texts: list[str] = []
 
 
@@ -90,8 +92,9 @@ def first_requests(entry: Entry, text: str, style: Style) -> Iterator[Request]:
 
 
 def _requests(entry: Entry, kind: Kind, texts: Iterable[str], style: Style) -> Iterator[Request]:
-    entry.keys = []
+    entry.keys, entry.largest = [], 0
     for text in texts:
+        entry.largest = max(entry.largest, tokens_in(text))
         body = style.body(kind, text)
         key = blake2b(_canonical(body), digest_size=16).hexdigest()
         entry.keys.append(key)
@@ -108,8 +111,9 @@ def advance(entry: Entry, answers: Mapping[str, Answer], style: Style) -> Iterat
         return
     told = [answer for answer in found if answer is not None]
     problem = next((answer for answer in told if answer.text is None), None)
-    if problem is not None and problem.overflowed and entry.room // 2 >= _SMALLEST:
-        entry.room //= 2
+    half = min(entry.room, entry.largest) // 2
+    if problem is not None and problem.overflowed and half >= _SMALLEST and not style.opening:
+        entry.room = half
         if entry.texts:
             yield from _merged(entry, style)
         else:

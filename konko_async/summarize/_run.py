@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -200,7 +201,7 @@ class _Run:
         for entry in self._entries:
             tick()
             yield from self._step(entry, ())
-        if any(entry.reread for entry in self._entries):
+        while any(entry.reread for entry in self._entries):
             yield from self._reread(tick)
 
     def _step(self, entry: Entry, asked: Iterable[Request]) -> Iterator[Request]:
@@ -215,8 +216,10 @@ class _Run:
 
     def _reread(self, tick: Callable[[], None]) -> Iterator[Request]:
         """Read documents again that have to be split into smaller parts."""
-        for entry, found in zip(self._entries, self._documents(), strict=False):
+        for entry, found in zip_longest(self._entries, self._documents()):
             tick()
+            if entry is None:  # there are more documents by now
+                return
             if not entry.reread:
                 continue
             if isinstance(found, Document) and found.name == entry.result.document:
