@@ -42,56 +42,52 @@ class Feed:
         self._spending = spending
         self._begun = 0
 
-    async def from_file(self, found: Input, ledger_state: bytearray) -> AsyncIterator[Row]:
+    async def from_file(self, found: Input, states: bytearray) -> AsyncIterator[Row]:
         """Read the rows of an input that has been checked, without those that are done."""
-        read, source = found.reader.read, found.source
-        for passed, (index, piece) in enumerate(self._pieces(found, ledger_state)):
-            if index < len(ledger_state) and ledger_state[index]:
-                if passed % _SKIPPED == 0:
-                    await asyncio.sleep(0)
-                continue
-            if self._at_limit():
-                return
-            try:
-                row = read(piece, index)
-            except RowError as error:  # it had been good
-                raise _changed(found.shown, str(error)) from None
-            if self._spending.active and await self._passes(row):
-                return
-            self._begun += 1
-            yield row
+        source = found.source
+        try:
+            for passed, (index, piece) in enumerate(self._pieces(found, states)):
+                if index < len(states) and states[index]:
+                    if passed % _SKIPPED == 0:
+                        await asyncio.sleep(0)
+                    continue
+                row = found.reader.read(piece, index)
+                if self._at_limit() or (self._spending.active and await self._passes(row)):
+                    return
+                self._begun += 1
+                yield row
+        except (RowError, OSError) as error:  # it had been good when it was checked
+            raise _changed(found.shown, error) from None
         if source.changed():
             raise _changed(found.shown)
 
-    def _pieces(self, found: Input, ledger_state: bytearray) -> Iterator[tuple[int, Piece]]:
+    def _pieces(self, found: Input, states: bytearray) -> Iterator[tuple[int, Piece]]:
         if not found.places:
             yield from enumerate(found.source.pieces())
             return
         for index in shuffled(found.places, int(self._options.shuffle)):
-            if index >= len(ledger_state) or not ledger_state[index]:
+            if index >= len(states) or not states[index]:
                 yield index, found.source.at(index)
 
     async def from_pipe(
         self, source: PipeSource, reader: RowReader, store: PipeStore
     ) -> AsyncIterator[Row]:
         """Read and check the rows of a pipe as they come."""
-        index = -1
+        count = 0
         with closing(Ids()) as ids:
             async for piece in source.pieces():
-                index += 1
-                if self._at_limit():
-                    return
+                count += 1
                 try:
-                    row = read_row(reader, ids, piece, index)
+                    row = read_row(reader, ids, piece, count - 1)
                 except RowError as error:
-                    self._refuse(store, index, piece, error)
+                    self._refuse(store, count - 1, piece, error)
                     continue
-                if self._spending.active and await self._passes(row):
+                if self._at_limit() or (self._spending.active and await self._passes(row)):
                     return
                 self._begun += 1
                 yield row
-        self.rows = index + 1
-        if index < 0:
+        self.rows = count
+        if not count:
             raise BatchInputError("-: the input has no rows")
 
     def _refuse(self, store: PipeStore, index: int, piece: Piece, error: RowError) -> None:
@@ -113,6 +109,6 @@ class Feed:
         return reason is not None
 
 
-def _changed(shown: str, what: str = "") -> BatchInputError:
-    told = f" ({what})" if what else ""
+def _changed(shown: str, error: Exception | None = None) -> BatchInputError:
+    told = "" if error is None else f" ({getattr(error, 'strerror', None) or error})"
     return BatchInputError(f"{shown}: the input was changed during the run{told}")

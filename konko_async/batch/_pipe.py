@@ -28,7 +28,10 @@ def _always_ready(descriptor: int) -> bool:
 
 async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
     future = asyncio.get_running_loop().create_future()
-    add(descriptor, lambda: None if future.done() else future.set_result(None))
+    try:
+        add(descriptor, lambda: None if future.done() else future.set_result(None))
+    except PermissionError:  # epoll's word for what is always ready, such as /dev/null
+        return
     try:
         await future
     finally:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from batch_kit import FaultyFiles, asked, ids, line, read, run, write
+from batch_kit import MODEL, FaultyFiles, asked, ids, line, read, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konko_async.batch import BatchError, BatchOutputError, Files
+from konko_async.batch import BatchError, BatchInputError, BatchOutputError, Files
 from konko_async.batch._journal import (
     FAILED,
     OK,
@@ -331,6 +331,42 @@ async def test_death_at_every_step_of_rewriting_the_output(client, emulator, tmp
         assert not Path(f"{output}.new").exists()
     assert lived
     assert at >= 10
+
+
+async def test_death_at_every_step_of_a_run(client, emulator, tmp_path):
+    rows = [line(0), b"{", line(1), line(1), line(2)]
+    source = write(tmp_path / "in.jsonl", rows)
+    options = {"skip_invalid": True, "max_concurrency": 1, "checkpoint_rows": 1}
+    for at in range(100):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        emulator._log.clear()
+        try:
+            await run(client, source, folder / "out", files=Dying(at), **options)
+        except Killed:
+            await run(client, source, folder / "out", **options)
+        else:
+            break
+        assert max(asked(emulator).values()) <= 2
+        assert sum(asked(emulator).values()) <= 4  # one was in flight
+        assert sorted(row["id"].rpartition("_")[2] for row in read(folder / "out")) == list("01234")
+    assert at > 10
+
+
+async def test_a_folder_that_loses_a_file_during_the_run(client, emulator, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02}.txt").write_text(str(number))
+    emulator.latency = 0.005
+    task = asyncio.ensure_future(
+        run(client, folder, tmp_path / "out", prompt="{text}", model=MODEL, max_concurrency=2)
+    )
+    await emulator.wait_until(lambda: emulator.received == 5)
+    (folder / "29.txt").unlink()
+    with pytest.raises(BatchInputError, match=r"changed during the run \(No such file") as caught:
+        await task
+    assert caught.value.report.done == 29
 
 
 async def test_an_output_that_cannot_be_rewritten(client, emulator, tmp_path):

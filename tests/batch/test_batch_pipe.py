@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from batch_kit import MODEL, asked, ids, line, read, run, write
@@ -173,6 +174,15 @@ async def test_redirected_files(client, tmp_path):
     assert len(read(tmp_path / "out")) == 20
 
 
+async def test_the_null_device(client, tmp_path):
+    source = write(tmp_path / "in.jsonl", [line(n) for n in range(5)])
+    with Path("/dev/null").open("r+b", buffering=0) as null:
+        files = Ends(null.fileno(), null.fileno())
+        assert (await run(client, source, "-", files=files)).done == 5
+        with pytest.raises(BatchInputError, match="no rows"):
+            await run(client, "-", "-", files=files)
+
+
 async def test_nobody_reads(client, emulator, piped):
     reader, writer = os.pipe()
     os.close(reader)
@@ -188,11 +198,12 @@ async def test_a_reader_that_is_slow_holds_up_the_calls(client, emulator, piped)
     files = Ends(piped(encoded(line(n) for n in range(2000))), writer)
     task = asyncio.ensure_future(run(client, "-", "-", files=files, max_concurrency=4))
     await emulator.wait_until(lambda: emulator.received > 50)
-    for _ in range(5):  # until nothing moves any more
-        before = -1
-        while before != emulator.received:
-            before = emulator.received
-            await asyncio.sleep(0.05)
+    before = -1
+    while before != emulator.received:  # until nothing moves any more
+        before = emulator.received
+        await emulator.wait_until(lambda: emulator.in_flight == 0)
+        for _ in range(500):
+            await asyncio.sleep(0)
     assert emulator.received < 600
     parts = []
 
@@ -220,7 +231,7 @@ async def test_stopping_while_the_input_is_silent(client, emulator, tmp_path, dr
         if output == "-":
             await emulator.wait_until(lambda before=before: emulator.received > before)
         else:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         stop.request()
         report = await task
         assert report.stopped == "stopped"
