@@ -29,7 +29,9 @@ __all__ = ["MapResult", "MapResults", "check_concurrency", "fan_out"]
 R = TypeVar("R")
 
 Requests = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
-_REORDER = 4  # default reorder window, in multiples of the concurrency
+# Default windows, in multiples of the concurrency.
+_REORDER = 4
+_AHEAD = 2
 _NEEDED = frozenset({"model", "messages", "prompt", "input"})
 
 
@@ -74,7 +76,7 @@ class _State(Generic[R]):
         self.call = call
         self.limit = limit
         self.ordered = ordered
-        self.room = (window or _REORDER * limit) if ordered else 2 * limit
+        self.room = window or (_REORDER if ordered else _AHEAD) * limit
         self.fail_fast = fail_fast
         self.running: set[asyncio.Task[None]] = set()
         self.ready: deque[MapResult[R]] = deque()
@@ -240,8 +242,8 @@ class MapResults(AsyncIterator[MapResult[R]]):
             items: anything; read lazily. Each is its result's ``request``.
             max_concurrency: calls in flight at once. Default 256.
             ordered: hand the results on in the order of the items; else as they come.
-            window: with ``ordered``, how many items may be read ahead of the oldest whose result
-                has not been taken. Default four times ``max_concurrency``.
+            window: how many items may have been read whose results have not been taken. Default
+                twice ``max_concurrency``, with ``ordered`` four times.
             fail_fast: raise the first error and cancel the rest; else errors are results.
 
         Raises:

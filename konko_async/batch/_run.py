@@ -100,8 +100,10 @@ class Run:
         Raises:
             BatchError: it cannot go on; ``.report`` says what was done.
         """
+        # An answer that has not been written counts as in flight: a crash would lose it.
+        at_once = self._options.max_concurrency
         results: MapResults[Any] = MapResults.over(
-            self._caller, rows, max_concurrency=self._options.max_concurrency
+            self._caller, rows, max_concurrency=at_once, window=at_once
         )
         ticker = asyncio.create_task(self._tick(results))
         unlisten = self._options.stop.listen(lambda level: self._on_stop(results, level))

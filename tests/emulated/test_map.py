@@ -269,6 +269,22 @@ async def test_the_reorder_window_is_bounded():
     await results.aclose()
 
 
+async def test_results_that_were_not_taken_can_count_as_in_flight():
+    started = []
+
+    async def call(item):
+        started.append(item)
+
+    results = MapResults.over(call, range(100), max_concurrency=4, window=4)
+    await anext(results)
+    await turns(50)
+    assert len(started) == 5  # one was taken, four wait
+    await anext(results)
+    await turns(50)
+    assert len(started) == 6
+    await results.aclose()
+
+
 async def test_ordered_over_the_wire(client):
     requests = (request(number, stream=number % 3 == 0) for number in range(200))
     found = [
