@@ -286,7 +286,7 @@ async def test_two_runs_on_one_output(rows, env, emulator, tmp_path):
     emulator.always(faults.Stall(after_chunks=None), path=CHAT)
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
     async with command(*arguments, env=env):
-        await emulator.wait_until(lambda: emulator.in_flight == 10)
+        await emulator.wait_until(lambda: len(chats(emulator)) == 10)
         second = await run(*arguments, env=env)
     assert second.code == 2
     assert "in use" in second.err
@@ -309,7 +309,7 @@ async def test_the_first_ctrl_c_lets_calls_in_flight_finish(rows, held, env, emu
     out = tmp_path / "out"
     arguments = ["batch", rows, out, "--prompt", "{text}", "--max-concurrency", "3"]
     async with command(*arguments, env=env) as running:
-        await emulator.wait_until(lambda: emulator.in_flight == 3)
+        await emulator.wait_until(lambda: len(chats(emulator)) == 3)
         running.signal(signal.SIGINT)
         await said(running, "in flight is let finish")
         held.set()
@@ -324,7 +324,7 @@ async def test_the_first_ctrl_c_lets_calls_in_flight_finish(rows, held, env, emu
 async def test_the_second_ctrl_c_cancels_them(rows, held, env, emulator, tmp_path):
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}", "--max-concurrency", "3"]
     async with command(*arguments, env=env) as running:
-        await emulator.wait_until(lambda: emulator.in_flight == 3)
+        await emulator.wait_until(lambda: len(chats(emulator)) == 3)
         running.signal(signal.SIGINT)
         await said(running, "let finish")
         running.signal(signal.SIGINT)
@@ -341,7 +341,7 @@ async def test_the_second_ctrl_c_cancels_them(rows, held, env, emulator, tmp_pat
 async def test_sigterm_leaves_a_whole_journal(rows, held, env, emulator, tmp_path):
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
     async with command(*arguments, env=env) as running:
-        await emulator.wait_until(lambda: emulator.in_flight == 10)
+        await emulator.wait_until(lambda: len(chats(emulator)) == 10)
         running.signal(signal.SIGTERM)
         result = await running.finish()
     assert result.code == 143
@@ -428,7 +428,7 @@ async def test_progress_on_a_terminal_is_drawn(rows, env, emulator, tmp_path):
 async def test_ctrl_c_on_a_terminal(rows, held, env, emulator, tmp_path):
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}", "--max-concurrency", "2"]
     async with terminal(*arguments, env=env) as shown:
-        await emulator.wait_until(lambda: emulator.in_flight == 2)
+        await emulator.wait_until(lambda: len(chats(emulator)) == 2)
         shown.type("\x03")
         await shown.wait_for("let finish")
         shown.type("\x03")
