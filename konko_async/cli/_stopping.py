@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from konko_async import AsyncKonko, RateLimit
+from konko_async import AsyncKonko, ConfigurationError, KonkoError, RateLimit
 from konko_async.batch import BatchError, BatchInputError, BatchReport, Stop
 from konko_async.cli._bulk import Bulk
 from konko_async.cli._output import clean, note, redact
@@ -22,6 +22,19 @@ _WIDTH = 256
 _LOCAL_WIDTH = 4  # what LocalServer works on at the same time; more would only wait
 _STOPPING = "stopping: what is in flight is let finish; Ctrl-C again cancels it"
 _CANCELLING = "cancelling what is in flight"
+
+# Errors speak of the arguments of run_batch().
+_SPELLING = {
+    "restart=True": "--restart",
+    "retry_failed=True": "--retry-failed",
+    "skip_invalid=True": "--skip-invalid",
+    'on_changed_input="redo"': "--on-changed-input redo",
+    "shuffle=": "--shuffle",
+    "prompt=": "--prompt ",
+    "system=": "--system ",
+    "model=": "--model",
+    "max_cost": "--max-cost",
+}
 
 
 def width(bulk: Bulk, *, local: bool) -> int:
@@ -87,20 +100,23 @@ def ended(*, debug: bool) -> Iterator[End]:
     end = End()
     try:
         yield end
-    except BatchError as error:
-        end.report, end.failed = error.report, True
+    except (BatchError, ConfigurationError) as error:
+        end.report, end.failed = getattr(error, "report", None), True
         if debug:
             text = "".join(traceback.format_exception(error))
             click.echo(clean(redact(text)), err=True, nl=False)
         _show(error)
 
 
-def _show(error: BatchError) -> None:
+def _show(error: KonkoError) -> None:
     """Write the error; that of an input has a line for each of its problems."""
+    message = error.message
+    for argument, option in _SPELLING.items():
+        message = message.replace(argument, option)
     if not isinstance(error, BatchInputError):
-        note(" ".join(error.message.split()))
+        note(" ".join(message.split()))
         return
-    head, *problems = error.message.splitlines()
+    head, *problems = message.splitlines()
     note(head)
     for problem in problems:
         click.echo(clean(redact(problem)), err=True)

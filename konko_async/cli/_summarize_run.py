@@ -20,7 +20,7 @@ from konko_async.cli._summarize_style import choose_style
 from konko_async.cli._summarize_table import print_table
 from konko_async.cli._summary import print_calls, print_estimate
 from konko_async.documents import Document, DocumentError, read_documents
-from konko_async.summarize import OutputFormat, SummaryReport, render, summarize
+from konko_async.summarize import OutputFormat, SummaryReport, render, summarize, work_folder
 
 __all__ = ["run_command"]
 
@@ -58,9 +58,11 @@ async def run_command(
     Raises:
         KonkoError: the client could not be made, or nothing could be begun.
     """
+    # An output in one of the folders is no document.
+    own = () if output == "-" else (output, work_folder(output))
 
     def documents() -> Iterator[Found]:
-        return islice(read_documents(paths, field=field), limit)
+        return islice(read_documents(paths, field=field, leave_out=own), limit)
 
     chosen = form or _form(output)
     async with connect(connection, model) as (client, known):
@@ -72,6 +74,8 @@ async def run_command(
             open_display(bulk) as display,
             graceful(display) as stop,
         ):
+            if is_terminal(sys.stderr):
+                display.say("reading the documents ...")
             done = await summarize(
                 _client(client, bulk, connection),
                 documents,

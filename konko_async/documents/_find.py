@@ -9,9 +9,12 @@ from pathlib import Path
 __all__ = ["find_files"]
 
 _HEAD = 4096
+AnyPath = str | os.PathLike[str]
 
 
-def find_files(paths: Iterable[str | os.PathLike[str]], suffixes: Iterable[str]) -> Iterator[Path]:
+def find_files(
+    paths: Iterable[AnyPath], suffixes: Iterable[str], *, leave_out: Iterable[AnyPath] = ()
+) -> Iterator[Path]:
     """Yield the files that ``paths`` name, each once.
 
     A file is taken whatever its name. Of a folder, the files with one of ``suffixes`` are, and
@@ -22,24 +25,29 @@ def find_files(paths: Iterable[str | os.PathLike[str]], suffixes: Iterable[str])
     Args:
         paths: of files and folders.
         suffixes: in lower case, with their dot.
+        leave_out: files and folders that are not looked at, such as an output.
     """
-    seen: set[str] = set()
+    seen = {os.path.realpath(path) for path in leave_out}
     wanted = frozenset(suffixes)
     for given in paths:
         path = Path(given)
-        for file in _of_folder(path, wanted) if path.is_dir() else (path,):
+        for file in _of_folder(path, wanted, seen) if path.is_dir() else (path,):
             name = os.path.realpath(file)
             if name not in seen:
                 seen.add(name)
                 yield file
 
 
-def _of_folder(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+def _of_folder(folder: Path, suffixes: frozenset[str], seen: set[str]) -> Iterator[Path]:
     # A folder that cannot be listed is yielded itself: reading it will tell why.
     unreadable: list[Path] = []
     walk = os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename)))
     for root, folders, files in walk:
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(root, name)) not in seen
+        )
         for name in sorted(files):
             path = Path(root, name)
             suffix = path.suffix.lower()

@@ -44,7 +44,10 @@ Found = Document | DocumentError
 
 
 def read_documents(
-    paths: Iterable[str | os.PathLike[str]], *, field: str | None = None
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    field: str | None = None,
+    leave_out: Iterable[str | os.PathLike[str]] = (),
 ) -> Iterator[Found]:
     """Yield the documents of files and folders, each as it is read; blocks.
 
@@ -54,6 +57,7 @@ def read_documents(
     Args:
         paths: of files and folders.
         field: that holds the text in JSON lines; default: ``text``, ``content`` and such.
+        leave_out: files and folders that are not looked at, such as an output.
 
     Yields:
         A document, or the error for one that cannot be read.
@@ -61,7 +65,7 @@ def read_documents(
     Raises:
         ConfigurationError: the extra ``docs`` is not installed and would be needed.
     """
-    for path in find_files(paths, SUFFIXES):
+    for path in find_files(paths, SUFFIXES, leave_out=leave_out):
         yield from read_file(path, field=field)
 
 

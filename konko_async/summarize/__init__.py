@@ -5,7 +5,7 @@ report = await summarize(client, lambda: read_documents(["papers/"]), "out.jsonl
 """
 
 from konko_async.summarize._merge import merge_reports
-from konko_async.summarize._run import summarize
+from konko_async.summarize._run import summarize, work_folder
 from konko_async.summarize._style import Kind, Style, context_of, default_style, tokens_in
 from konko_async.summarize._summary import Summary, SummaryReport
 from konko_async.summarize._write import OutputFormat, render, write_summaries
@@ -22,5 +22,6 @@ __all__ = [
     "render",
     "summarize",
     "tokens_in",
+    "work_folder",
     "write_summaries",
 ]

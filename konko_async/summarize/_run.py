@@ -97,11 +97,11 @@ async def summarize(
         "stop": stop or Stop(),
     }
     with ExitStack() as opened:
-        folder = _work_folder(output, opened, temporary=dry_run or output is None)
+        folder = _opened(output, opened, restart=restart, temporary=dry_run)
         work = opened.enter_context(Workspace(folder, restart=restart and not dry_run))
         run = _Run(client, documents, style, work, passed)
         if dry_run:
-            return await run.estimate(_kept(output), str(output or "-"))
+            return await run.estimate(output)
         run.limits = (max_cost, max_tokens_total)
         run.retry_failed = retry_failed
         report = await run.run(on_round, str(output or "-"))
@@ -110,21 +110,27 @@ async def summarize(
         return report
 
 
-def _kept(output: str | os.PathLike[str] | None) -> Path | None:
-    return None if output is None else Path(f"{os.fspath(output)}.work")
+def work_folder(output: str | os.PathLike[str]) -> Path:
+    """Return the folder in which a run keeps what it was answered."""
+    return Path(f"{os.fspath(output)}.work")
 
 
-def _work_folder(
-    output: str | os.PathLike[str] | None, opened: ExitStack, *, temporary: bool
+def _opened(
+    output: str | os.PathLike[str] | None, opened: ExitStack, *, restart: bool, temporary: bool
 ) -> Path:
-    kept = _kept(output)
-    if kept is None or temporary:
+    """Return the folder to work in, once the output is known to be usable."""
+    if output is None or temporary:
         return Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="konko-async-")))
-    target = Path(os.fspath(output or ""))
+    target, kept = Path(output), work_folder(output)
     if target.is_dir():
         raise BatchOutputError(f"{target} is a folder; the output is one file")
     if not target.parent.is_dir():
         raise BatchOutputError(f"{target.parent} is no folder; make it first")
+    if target.exists() and not kept.exists() and not restart:
+        raise BatchOutputError(
+            f"{target} exists, and has no {kept.name} beside it: give another output, or "
+            "restart=True to write it anew"
+        )
     return kept
 
 
@@ -261,8 +267,10 @@ class _Run:
             raise
         self._reports.append(report)
 
-    async def estimate(self, kept: Path | None, output: str) -> SummaryReport:
+    async def estimate(self, target: str | os.PathLike[str] | None) -> SummaryReport:
         """Read the documents and estimate; writes to a temporary folder only."""
+        output = "-" if target is None else os.fspath(target)
+        kept = None if target is None else work_folder(target)
         try:
             calls = await self._written(0, self._first)
         except _Stopped:

@@ -263,6 +263,7 @@ async def test_a_changed_prompt_is_refused_redone_or_begun_anew(rows, env, emula
     await run("batch", rows, out, "--prompt", "{text}", env=env)
     refused = await run("batch", rows, out, "--prompt", "Say {text}", env=env)
     assert refused.code == 2
+    assert "--on-changed-input redo" in refused.err
     redone = await run(
         "batch", rows, out, "--prompt", "Say {text}", "--on-changed-input", "redo", env=env
     )

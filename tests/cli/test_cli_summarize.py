@@ -151,6 +151,15 @@ async def test_to_a_pipe_and_in_markdown(papers, env, tmp_path):
     assert not list(tmp_path.glob("*.work"))
 
 
+async def test_an_output_among_the_documents_is_none_of_them(papers, env, emulator):
+    (papers / "g.pdf").unlink()
+    for _ in range(2):
+        result = await run("summarize", papers, "-o", papers / "out.md", env=env)
+        assert result.code == 0
+        assert "7 documents summarised" in result.err
+    assert len(chats(emulator)) == 7
+
+
 async def test_options_reach_the_model(env, emulator, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"note": "one"}\n{"note": "two"}\n')
     options = ["--field", "note", "--limit", "1", "--max-tokens", "77", "-t", "0.5",
@@ -179,7 +188,16 @@ async def test_a_dry_run_estimates(papers, env, emulator, tmp_path):
 
 async def test_progress_names_its_stage_and_a_report_is_written(env, emulator, tmp_path):
     (tmp_path / "a.txt").write_text("A sentence of it. " * 500)
-    options = ["--context", "1000", "--max-tokens", "50", "--progress", "json", "--report", tmp_path / "r.json"]
+    options = [
+        "--context",
+        "1000",
+        "--max-tokens",
+        "50",
+        "--progress",
+        "json",
+        "--report",
+        tmp_path / "r.json",
+    ]
     result = await run("summarize", tmp_path / "a.txt", *options, env=env)
     assert result.code == 0, result.err
     lines = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]

@@ -331,6 +331,16 @@ async def test_two_runs_and_outputs_that_cannot_be_written(client, emulator, sty
             await summarize(client, lambda: [document("a")], path, style=style)
 
 
+async def test_a_file_that_is_not_ours_is_not_written_over(client, style, bodies, tmp_path):
+    out = tmp_path / "README.md"
+    out.write_text("Precious.")
+    with pytest.raises(BatchOutputError, match="exists"):
+        await summarize(client, lambda: [document("a")], out, style=style)
+    assert (out.read_text(), bodies()) == ("Precious.", [])
+    await summarize(client, lambda: [document("a")], out, style=style, restart=True)
+    assert "Precious" not in out.read_text()
+
+
 async def test_what_is_kept_is_private(client, style, tmp_path):
     await summarize(client, lambda: [document("a")], tmp_path / "out", style=style)
     for path in tmp_path.rglob("*"):
