@@ -88,6 +88,7 @@ def _prepare(options: Options, found: Input, journal: Journal, prices: Prices, t
     elif journal.header is None:
         journal.begin(header)
     store = _open_store(options, journal, prices)
+    options.files.sync_directory(str(Path(options.output).parent))  # both may be new
     try:
         store = _adapt(options, found, store, header, prices=prices, tick=tick)
         if journal.checked is None:
