@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: help demo test test-all lint types format proof soak build debian clean
+.PHONY: help demo test test-all lint types format cuts fuzz killstorm proof soak build debian clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
@@ -31,7 +31,7 @@ demo: $(VENV)/.demo ## stream an answer, then summarise documents, with a real m
 test: debian $(VENV)/.test ## lint, check the types, run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict konko_async
+	$(BIN)/mypy
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-all: debian ## the same on each Python of 3.11, 3.12 and 3.13 that is installed
@@ -49,11 +49,20 @@ lint: $(VENV)/.test ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.test ## mypy --strict
-	$(BIN)/mypy --strict konko_async
+	$(BIN)/mypy
 
 format: $(VENV)/.test ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+cuts: $(VENV)/.test ## every answer cut at every byte, by FIN and RST: counts silent truncations
+	KONKO_CUTS=all $(BIN)/pytest -s -q tests/emulated/test_cuts.py
+
+fuzz: $(VENV)/.test ## damaged answers, at random: MINUTES=1; counts cases and bytes
+	$(BIN)/python -W error tests/fuzz/fuzz_client.py $$(( $(or $(MINUTES),1) * 60 ))
+
+killstorm: $(VENV)/.test ## kill a batch at random moments and resume it: KILLS=500; counts losses
+	$(BIN)/python tests/soak/killstorm.py --kills $(or $(KILLS),500)
 
 proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server in another process: the figures (30 min)
 	for part in limits pause priorities adaptive outage hedging deadlines; do \
