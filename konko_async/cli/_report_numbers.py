@@ -16,6 +16,8 @@ __all__ = ["BAD", "GOOD", "INK", "MUTED", "Speeds", "key_figures", "speeds", "su
 
 INK, MUTED, GOOD, BAD = "#18212f", "#677284", "#12805c", "#cf3f3f"
 _POINTS: Final = 80
+_FEW: Final = 6
+_ROWS: Final = 3  # to a point at least, or all that is seen is single rows
 _REASONS: Final = {
     "stopped": "stopped",
     "cancelled": "cancelled",
@@ -64,7 +66,7 @@ def _thinned(samples: list[Sample]) -> list[Sample]:
     if not samples or samples[-1].seconds <= 0:
         return []
     end = samples[-1].seconds
-    step = end / _POINTS
+    step = end / min(max(samples[-1].done // _ROWS, _FEW), _POINTS)
     kept = [samples[0]]
     for sample in samples[1:-1]:
         if step <= sample.seconds - kept[-1].seconds and end - sample.seconds >= step / 2:

@@ -22,6 +22,7 @@ __all__ = ["PANELS", "picture", "svg"]
 
 _BLUE, _TEAL, _PALE, _LINE = "#2f6bde", "#0f9d8a", "#dfe5ee", "#c3ccd8"
 _KINDS: Final = 8
+_LARGE: Final = 8  # characters of a figure in large print
 _DECADE: Final = 20  # buckets of a Histogram
 # Any: to matplotlib's annotations, the keys are one literal of 300 names.
 _STYLE: Any = {
@@ -219,7 +220,8 @@ def _heading(figure: Figure, report: BatchReport, title: str) -> None:
     step = (right - left) / len(figures)
     for place, (name, value, colour) in enumerate(figures):
         x = left + place * step
-        figure.text(x, 0.853, value, fontsize=16, fontweight="bold", color=colour, va="center")
+        size = 16 if len(value) <= _LARGE else 12.5
+        figure.text(x, 0.853, value, fontsize=size, fontweight="bold", color=colour, va="center")
         figure.text(x, 0.823, name, fontsize=9.5, color=MUTED, va="center")
     # A rule between the figures and the plots.
     line = mpl.lines.Line2D([left, right], [0.795, 0.795], color=_PALE, linewidth=1)

@@ -34,6 +34,7 @@ def merge_reports(reports: Sequence[BatchReport], *, output: str) -> BatchReport
     return msgspec.structs.replace(
         last,
         **sums,
+        input="documents",
         output=output,
         rows=_total([report.rows for report in reports]),
         left=_total([report.left for report in reports]),
