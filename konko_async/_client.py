@@ -191,6 +191,16 @@ class AsyncKonko:
         return self._engine.settings.base_url
 
     @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who is told of calls and attempts."""
+        return tuple(self._engine.policies.observers)
+
+    @property
+    def rate_limit(self) -> RateLimit:
+        """The limits that this client was given."""
+        return self._engine.policies.rate_limit
+
+    @property
     def limits(self) -> Limits:
         """What of the limits is used, waiting and learned, per model."""
         return self._engine.limiter.snapshot()

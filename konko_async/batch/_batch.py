@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from konko_async import AsyncKonko
 from konko_async.batch._aside import Stopped, aside, until_stopped
-from konko_async.batch._caller import client_limit
 from konko_async.batch._check import Estimator
 from konko_async.batch._files import Files
 from konko_async.batch._journal import Checked, Journal, Ledger
@@ -234,7 +233,7 @@ def _check_prices(options: Options, checked: Checked, prices: Prices) -> None:
 async def _dry_run(client: AsyncKonko, options: Options, found: Input) -> BatchReport:
     """Check the input and estimate what it would take; writes nothing."""
     prices = await _prices(client, options)
-    estimator = Estimator(prices, client_limit(client))
+    estimator = Estimator(prices, client.rate_limit)
     ledger = done_before(options)
 
     def each(row: Row) -> None:

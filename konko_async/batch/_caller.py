@@ -11,25 +11,13 @@ from konko_async import (
     AuthenticationError,
     CircuitOpenError,
     KonkoError,
-    Observer,
-    RateLimit,
     RateLimitError,
 )
 from konko_async.batch._rows import Row
 
-__all__ = ["Caller", "client_limit", "client_observers", "ends_all"]
+__all__ = ["Caller", "ends_all"]
 
 _LONGEST_WAIT: Final = 30.0
-
-
-def client_observers(client: AsyncKonko) -> tuple[Observer, ...]:
-    """Return the observers that a client has already: ``with_options()`` would replace them."""
-    return tuple(client._engine.policies.observers)  # noqa: SLF001 - there is no public way yet
-
-
-def client_limit(client: AsyncKonko) -> RateLimit:
-    """Return the limits that a client was given."""
-    return client._engine.policies.rate_limit  # noqa: SLF001 - there is no public way yet
 
 
 def ends_all(error: KonkoError) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from konko_async import AsyncKonko, KonkoError, MapResult, MapResults
-from konko_async.batch._caller import Caller, client_observers, ends_all
+from konko_async.batch._caller import Caller, ends_all
 from konko_async.batch._errors import BatchError, BatchOutputError
 from konko_async.batch._feed import Feed
 from konko_async.batch._journal import Ledger
@@ -87,7 +87,7 @@ class Run:
             ledger, prices, max_cost=options.max_cost, max_tokens=options.max_tokens_total
         )
         self.feed = Feed(options, self._spending)
-        observers = (*client_observers(client), self._tracker.observe)
+        observers = (*client.observers, self._tracker.observe)
         self._caller = Caller(
             client.with_options(observers=observers), max_outage=options.max_outage
         )

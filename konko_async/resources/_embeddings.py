@@ -81,8 +81,8 @@ class Embeddings(Resource):
                 lazily, as results are taken.
             max_concurrency: calls in flight at once. Default 256.
             ordered: hand the results on in the order of the input; else as they come.
-            window: with ``ordered``, how many requests may be read ahead of the oldest whose
-                result has not been taken. Default four times ``max_concurrency``.
+            window: requests that may be read ahead of the oldest whose result has not been
+                taken. Default twice ``max_concurrency``; with ``ordered`` four times.
             fail_fast: raise the first error and cancel the rest; else errors are results.
 
         Returns:
