@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from konko_async import AsyncKonko, Attempt, CallRecord, KonkoError, RateLimit, RetryPolicy
+from konko_async import AsyncKonko, Attempt, CallRecord, KonkoError, RateLimit
 from konko_async.local import SUMMARY_OPTIONS, LocalServer, summary_messages
 
 QUESTION = "What is the Internet?"
@@ -230,13 +230,10 @@ async def main(wanted: int) -> int:
         return 1
     console.print("Starting a small model on this machine ...", style="dim")
     records = Records()
-    # llama.cpp closes a connection after an answer that took longer than 5 s, sometimes under the
-    # next request. The budget protects shared servers in an outage; this one is our own.
-    retry = RetryPolicy(max_attempts=5, budget_ratio=None)
     limit = RateLimit(requests_per_minute=REQUESTS_PER_MINUTE, max_concurrency=AT_ONCE)
     async with (
-        LocalServer(n_parallel=SLOTS, n_ctx=1024) as server,
-        AsyncKonko(server.api_key, server.base_url, rate_limit=limit, retry=retry) as client,
+        LocalServer(n_parallel=SLOTS) as server,
+        AsyncKonko(server.api_key, server.base_url, rate_limit=limit) as client,
     ):
         console.print(f"{server.model} is served at {server.base_url}\n", style="dim")
         await stream_one(client, server.model, console)

@@ -20,11 +20,23 @@ __all__ = ["Caller", "ends_all"]
 _LONGEST_WAIT: Final = 30.0
 
 
+def _is_spent(error: KonkoError) -> bool:
+    """Whether the key's credit is used up."""
+    return isinstance(error, RateLimitError) and error.code == "insufficient_quota"
+
+
 def ends_all(error: KonkoError) -> bool:
     """Whether an error is sure to meet every other row too: then none of them is spent on it."""
     if isinstance(error, RateLimitError):
-        return error.code == "insufficient_quota"
+        return _is_spent(error)
     return isinstance(error, (AuthenticationError, CircuitOpenError))
+
+
+def _wait(error: CircuitOpenError | RateLimitError, waited: float) -> float:
+    """Seconds before a row is tried again: as asked, or as long again as it has waited."""
+    asked = error.retry_after
+    wait = min(max(1.0, waited), _LONGEST_WAIT) if asked is None else max(asked, 0.1)
+    return wait * random.uniform(1.0, 1.2)  # noqa: S311 - spreads the herd
 
 
 class Caller:
@@ -35,8 +47,8 @@ class Caller:
 
     Args:
         client: makes them.
-        max_outage: for how many seconds a row waits while the circuit breaker lets nothing
-            through, before its error is final.
+        max_outage: for how many seconds a row waits, while the circuit breaker lets nothing
+            through or the server answers with 429, before its error is final.
     """
 
     def __init__(self, client: AsyncKonko, *, max_outage: float) -> None:
@@ -53,11 +65,12 @@ class Caller:
         while True:
             try:
                 return await self._call(row)
-            except CircuitOpenError as error:
-                # Nothing was sent. Without a wait, an outage of seconds would fail all rows.
-                if waited >= self._max_outage:
+            except (CircuitOpenError, RateLimitError) as error:
+                # Without a wait, an outage of seconds, or a burst of 429s that used up the budget
+                # of retries, would fail all rows. A batch has time.
+                wait = _wait(error, waited)
+                if _is_spent(error) or waited + wait > self._max_outage:
                     raise
-                wait = min(max(error.retry_after, 0.1), _LONGEST_WAIT) * random.uniform(1, 1.2)  # noqa: S311 - spreads the herd
             await asyncio.sleep(wait)
             waited += wait
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 import msgspec
@@ -14,8 +13,6 @@ from konko_async.cli._conversation import Conversation
 from konko_async.cli._options import Connection
 
 __all__ = ["ask"]
-
-_NULLABLE = {"content", "finish_reason"}
 
 
 async def ask(
@@ -49,15 +46,5 @@ async def ask(
         )
         async with stream:
             completion = await stream.completion()
-    click.echo(msgspec.json.encode(_whole(completion)).decode())
+    click.echo(msgspec.json.encode(completion).decode())
     return 0
-
-
-def _whole(value: Any) -> Any:
-    """Return a struct as the API would send it: with ``object``, ``index`` and other defaults."""
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if not isinstance(value, msgspec.Struct):
-        return value
-    fields = {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
-    return {name: field for name, field in fields.items() if field is not None or name in _NULLABLE}

@@ -415,3 +415,20 @@ async def test_checkpoints_by_time(client, emulator, tmp_path):
     await task
     journal = Path(f"{output}.journal").read_bytes()
     assert journal.count(b'"end":') > 3
+
+
+async def test_a_burst_of_429s_fails_no_row(client, emulator, tmp_path):
+    """There are more of them than the budget of retries pays for; a batch has time."""
+    emulator.script(*[faults.Status(429, retry_after_ms=1) for _ in range(80)])
+    source = write(tmp_path / "in.jsonl", [line(number) for number in range(200)])
+    report = await run(client, source, tmp_path / "out.jsonl")
+    assert (report.done, report.failed) == (200, 0)
+    assert emulator.received == 280
+
+
+async def test_a_used_up_credit_is_not_waited_for(client, emulator, tmp_path):
+    emulator.always(faults.Status(429, code="insufficient_quota"))
+    source = write(tmp_path / "in.jsonl", [line(1)])
+    with pytest.raises(BatchError, match="all rows would fail"):
+        await run(client, source, tmp_path / "out.jsonl")
+    assert emulator.received == 1

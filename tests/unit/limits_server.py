@@ -42,7 +42,9 @@ class Simulation:
         while self.in_flight < self.limit:
             self.in_flight += 1
             # Calls do not reach the server at the very same moment.
-            self.at(self.now + self.random.uniform(0.0002, 0.0006), "arrive", (self.now, self.in_flight))
+            self.at(
+                self.now + self.random.uniform(0.0002, 0.0006), "arrive", (self.now, self.in_flight)
+            )
 
     def arrive(self, call):
         if self.busy < self.capacity:
