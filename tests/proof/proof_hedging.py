@@ -4,6 +4,8 @@ import asyncio
 
 from proof_kit import MODEL, arguments, ask_for, client_of, others, permits, quantile, row, serving
 
+from konko_async import KonkoError
+
 _WIDTHS = (26, 7, 10, 10, 10, 10, 12, 8, 8)
 
 
@@ -15,7 +17,7 @@ async def measure(*, hedge_after, calls=1000, share=0.05, stall=2.0, latency=0.0
         call, as a share; `hedges`: attempts started as hedges; `failed`; `left`: what is left over
         (tasks, places held, calls that the server still serves).
     """
-    times, hedges, failed = [], 0, 0
+    times, hedges, failed = [], 0, []
     async with (
         serving(models=[MODEL], latency=latency, answer_tokens=8, log_limit=10) as remote,
         client_of(remote, hedge_after=hedge_after) as client,
@@ -28,13 +30,13 @@ async def measure(*, hedge_after, calls=1000, share=0.05, stall=2.0, latency=0.0
         before = others()
 
         async def work():
-            nonlocal hedges, failed
+            nonlocal hedges
             for number in numbers:
                 try:
                     async with client.chat.completions.stream(**ask_for(number)) as stream:
                         await stream.completion()
-                except Exception:
-                    failed += 1
+                except KonkoError as error:
+                    failed.append(f"{type(error).__name__}: {error}")
                 else:
                     times.append(stream.time_to_first_token)
                     hedges += sum(attempt.hedge for attempt in stream.attempts)
@@ -74,7 +76,7 @@ async def main():
                 options.calls,
                 *(f"{1000 * found[key]:.0f} ms" for key in ("p50", "p95", "p99", "worst")),
                 f"{100 * found['extra']:.1f} %",
-                found["failed"],
+                len(found["failed"]),
                 found["left"],
                 widths=_WIDTHS,
             )

@@ -89,12 +89,13 @@ async def test_full_speed_after_an_outage():
 
 
 async def test_hedging_cuts_the_tail():
-    plain, hedged = await asyncio.gather(
-        proof_hedging.measure(hedge_after=None, calls=150, stall=0.7),
-        proof_hedging.measure(hedge_after=0.2, calls=150, stall=0.7),
-    )
+    # One after the other: each counts the tasks that are left over on this loop.
+    plain, hedged = [
+        await proof_hedging.measure(hedge_after=after, calls=150, stall=0.7)
+        for after in (None, 0.2)
+    ]
     assert plain["left"] == hedged["left"] == 0
-    assert plain["failed"] == hedged["failed"] == 0
+    assert plain["failed"] == hedged["failed"] == []
     assert plain["p99"] >= 0.7
     assert hedged["p95"] < plain["p99"]
     # The budget's 10 tokens, and what 150 calls earn.
