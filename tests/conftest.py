@@ -2,10 +2,15 @@
 
 import asyncio
 import gc
+import signal
 import threading
 from pathlib import Path
 
 import pytest
+
+# A shell that starts us in the background lets us, and all that we start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _sockets() -> set[str]:
