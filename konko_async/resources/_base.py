@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from konko_async._engine import Engine
+from konko_async._fanout import MapResults, Requests, fan_out
 
-__all__ = ["EngineGetter", "Resource"]
+__all__ = ["EngineGetter", "Mapped", "Resource"]
 
 EngineGetter = Callable[[], Engine]
+
+
+R = TypeVar("R")
 
 
 class Resource:
@@ -28,3 +32,53 @@ class Resource:
     async def _verify(engine: Engine, model: str, kind: Literal["chat", "text"]) -> None:
         if engine.policies.verify_models:
             await engine.index.check(model, kind)
+
+
+class Mapped(Resource, Generic[R]):
+    """A resource whose ``create()`` can be fanned out."""
+
+    __slots__ = ()
+
+    _known: ClassVar[frozenset[str]]
+    """The keywords that ``create()`` takes."""
+
+    def _create(self, **arguments: Any) -> Awaitable[Any]:
+        raise NotImplementedError
+
+    def map(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = 256,
+        ordered: bool = False,
+        window: int | None = None,
+        fail_fast: bool = False,
+    ) -> MapResults[R]:
+        """Make a call for each request, many at once, in bounded memory.
+
+        Args:
+            requests: an iterable or async iterable of dicts of ``create()`` arguments; read
+                lazily, as results are taken.
+            max_concurrency: calls in flight at once. Default 256.
+            ordered: hand the results on in the order of the input; else as they come.
+            window: requests that may be read ahead of the oldest whose result has not been
+                taken. Default twice ``max_concurrency``; with ``ordered`` four times.
+            fail_fast: raise the first error and cancel the rest; else errors are results.
+
+        Returns:
+            An async iterator of results with ``index``, ``request``, ``completion`` and
+            ``error``. Leaving it early cancels what is in flight. Calls have the priority
+            "batch" unless a request says otherwise.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
+        """
+        return fan_out(
+            self._create,
+            requests,
+            known=self._known,
+            max_concurrency=max_concurrency,
+            ordered=ordered,
+            window=window,
+            fail_fast=fail_fast,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Unpack, overload
 
 from konko_async._checks import (
@@ -12,11 +12,10 @@ from konko_async._checks import (
     check_stream,
     known_keywords,
 )
-from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import CHAT
 from konko_async._pipeline import Call, Response
 from konko_async._stream import ChatStream
-from konko_async.resources._base import EngineGetter, Resource
+from konko_async.resources._base import EngineGetter, Mapped
 from konko_async.resources._keywords import EXTRAS, ChatKeywords, split_options, takes
 from konko_async.wire import ChatCompletion, ChatMessage, Wire
 from konko_async.wire._requests import ChatRequest
@@ -27,10 +26,12 @@ Messages = Sequence[Mapping[str, Any] | ChatMessage | Wire]
 _CHAT_KNOWN = frozenset(ChatRequest.__struct_fields__) - {"model", "messages", "stream"}
 
 
-class ChatCompletions(Resource):
+class ChatCompletions(Mapped[ChatCompletion]):
     """``POST /chat/completions``."""
 
     __slots__ = ()
+
+    _known = _CHAT_KNOWN | EXTRAS | {"model", "messages", "stream"}
 
     @overload
     async def create(
@@ -112,43 +113,8 @@ class ChatCompletions(Resource):
         """
         return ChatStream(self._prepare(model, messages, stream=True, params=params))
 
-    def map(
-        self,
-        requests: Requests,
-        *,
-        max_concurrency: int = 256,
-        ordered: bool = False,
-        window: int | None = None,
-        fail_fast: bool = False,
-    ) -> MapResults[ChatCompletion]:
-        """Make a call for each request, many at once, in bounded memory.
-
-        Args:
-            requests: an iterable or async iterable of dicts of :meth:`create` arguments; read
-                lazily, as results are taken.
-            max_concurrency: calls in flight at once. Default 256.
-            ordered: hand the results on in the order of the input; else as they come.
-            window: requests that may be read ahead of the oldest whose result has not been
-                taken. Default twice ``max_concurrency``; with ``ordered`` four times.
-            fail_fast: raise the first error and cancel the rest; else errors are results.
-
-        Returns:
-            An async iterator of results with ``index``, ``request``, ``completion`` and
-            ``error``. Leaving it early cancels what is in flight. Calls have the priority
-            "batch" unless a request says otherwise.
-
-        Raises:
-            ConfigurationError: an argument cannot be used.
-        """
-        return fan_out(
-            self.create,
-            requests,
-            known=_CHAT_KNOWN | EXTRAS | {"model", "messages", "stream"},
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            window=window,
-            fail_fast=fail_fast,
-        )
+    def _create(self, **arguments: Any) -> Awaitable[Any]:
+        return self.create(**arguments)
 
     def _prepare(
         self, model: str, messages: Messages, *, stream: bool, params: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Unpack, overload
 
 from konko_async._checks import (
@@ -12,11 +12,10 @@ from konko_async._checks import (
     check_stream,
     known_keywords,
 )
-from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import COMPLETIONS
 from konko_async._pipeline import Call, Response
 from konko_async._stream import CompletionStream
-from konko_async.resources._base import Resource
+from konko_async.resources._base import Mapped
 from konko_async.resources._keywords import EXTRAS, CompletionKeywords, split_options, takes
 from konko_async.wire import Completion
 from konko_async.wire._requests import CompletionRequest
@@ -27,10 +26,12 @@ Prompt = str | list[str] | list[int] | list[list[int]]
 _COMPLETION_KNOWN = frozenset(CompletionRequest.__struct_fields__) - {"model", "prompt", "stream"}
 
 
-class Completions(Resource):
+class Completions(Mapped[Completion]):
     """``POST /completions``: one prompt in, text out."""
 
     __slots__ = ()
+
+    _known = _COMPLETION_KNOWN | EXTRAS | {"model", "prompt", "stream"}
 
     @overload
     async def create(
@@ -108,43 +109,8 @@ class Completions(Resource):
         """
         return CompletionStream(self._prepare(model, prompt, stream=True, params=params))
 
-    def map(
-        self,
-        requests: Requests,
-        *,
-        max_concurrency: int = 256,
-        ordered: bool = False,
-        window: int | None = None,
-        fail_fast: bool = False,
-    ) -> MapResults[Completion]:
-        """Make a call for each request, many at once, in bounded memory.
-
-        Args:
-            requests: an iterable or async iterable of dicts of :meth:`create` arguments; read
-                lazily, as results are taken.
-            max_concurrency: calls in flight at once. Default 256.
-            ordered: hand the results on in the order of the input; else as they come.
-            window: requests that may be read ahead of the oldest whose result has not been
-                taken. Default twice ``max_concurrency``; with ``ordered`` four times.
-            fail_fast: raise the first error and cancel the rest; else errors are results.
-
-        Returns:
-            An async iterator of results with ``index``, ``request``, ``completion`` and
-            ``error``. Leaving it early cancels what is in flight. Calls have the priority
-            "batch" unless a request says otherwise.
-
-        Raises:
-            ConfigurationError: an argument cannot be used.
-        """
-        return fan_out(
-            self.create,
-            requests,
-            known=_COMPLETION_KNOWN | EXTRAS | {"model", "prompt", "stream"},
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            window=window,
-            fail_fast=fail_fast,
-        )
+    def _create(self, **arguments: Any) -> Awaitable[Any]:
+        return self.create(**arguments)
 
     def _prepare(self, model: str, prompt: Any, *, stream: bool, params: Any) -> Callable[[], Any]:
         options = split_options(params)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Unpack
 
 from konko_async._checks import check_input, check_model, check_sampling, known_keywords
-from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import EMBEDDINGS
 from konko_async.errors import ConfigurationError
-from konko_async.resources._base import Resource
+from konko_async.resources._base import Mapped
 from konko_async.resources._keywords import EXTRAS, EmbeddingKeywords, split_options, takes
 from konko_async.wire import CreateEmbeddingResponse
 from konko_async.wire._requests import EmbeddingRequest
@@ -18,10 +18,12 @@ __all__ = ["Embeddings"]
 _EMBEDDING_KNOWN = frozenset(EmbeddingRequest.__struct_fields__) - {"model", "input"}
 
 
-class Embeddings(Resource):
+class Embeddings(Mapped[CreateEmbeddingResponse]):
     """``POST /embeddings``."""
 
     __slots__ = ()
+
+    _known = _EMBEDDING_KNOWN | EXTRAS | {"model", "input"}
 
     @takes(EmbeddingKeywords)
     async def create(
@@ -65,40 +67,5 @@ class Embeddings(Resource):
         result: CreateEmbeddingResponse = response.result
         return result
 
-    def map(
-        self,
-        requests: Requests,
-        *,
-        max_concurrency: int = 256,
-        ordered: bool = False,
-        window: int | None = None,
-        fail_fast: bool = False,
-    ) -> MapResults[CreateEmbeddingResponse]:
-        """Make a call for each request, many at once, in bounded memory.
-
-        Args:
-            requests: an iterable or async iterable of dicts of :meth:`create` arguments; read
-                lazily, as results are taken.
-            max_concurrency: calls in flight at once. Default 256.
-            ordered: hand the results on in the order of the input; else as they come.
-            window: requests that may be read ahead of the oldest whose result has not been
-                taken. Default twice ``max_concurrency``; with ``ordered`` four times.
-            fail_fast: raise the first error and cancel the rest; else errors are results.
-
-        Returns:
-            An async iterator of results with ``index``, ``request``, ``completion`` and
-            ``error``. Leaving it early cancels what is in flight. Calls have the priority
-            "batch" unless a request says otherwise.
-
-        Raises:
-            ConfigurationError: an argument cannot be used.
-        """
-        return fan_out(
-            self.create,
-            requests,
-            known=_EMBEDDING_KNOWN | EXTRAS | {"model", "input"},
-            max_concurrency=max_concurrency,
-            ordered=ordered,
-            window=window,
-            fail_fast=fail_fast,
-        )
+    def _create(self, **arguments: Any) -> Awaitable[Any]:
+        return self.create(**arguments)
