@@ -9,6 +9,9 @@ latencies that spread over orders of magnitude and change with the prompts:
 * a higher mean alone is no proof of a queue: the limit is lowered for a while, and only if the
   latency falls with it was there one. Gradient2 compares with a long-term mean instead, which
   drifts up with the queue it is to detect (see its issues 88, 92 and 165).
+
+Nor is a rejection proof of too many calls. Lone ones that go on below what went well are a
+server's own failures: their share is learned, tolerated and forgotten again.
 """
 
 from __future__ import annotations
@@ -34,10 +37,21 @@ _DIP: Final = 0.8
 _DEEPEST_DIP: Final = 0.5
 _DIP_EVERY: Final = 25
 _DIP_SOON: Final = 3
+_PROBE_SOON: Final = 50
 _PROBE_AFTER: Final = 200
 _PROBE_AFTER_MOST: Final = 400
 # Decreases for rejections in a row, each after the one before took effect.
 _CUTS: Final = (1.0, 0.9, 0.7, 0.5)
+# A rejection after so many calls that went well does not come from one place too many: such a
+# place is turned away again and again.
+_LONE: Final = 24
+# Rejections that are not about load: the share that is tolerated and the one that is none, over
+# how many calls it is known, how many at once may be by chance, and how fast those are forgotten.
+_NOISE_MOST: Final = 0.05
+_NOISE_LEAST: Final = 0.0005
+_NOISE_OVER: Final = 1000
+_NOISE_BURST: Final = 4.0
+_NOISE_DRAIN: Final = 2.0
 _PRECISION: Final = 0.04
 _ENOUGH: Final = 400
 _FEW: Final = 8
@@ -83,8 +97,8 @@ class AdaptiveConcurrency:
 
     It begins at 4, grows by half and later by a fifth per epoch (as many completions as half the
     limit) until calls are turned away or latency rises, and then holds. After 200 calls without
-    trouble it tries one more place, then two, four and so on as long as that goes well; each
-    failure doubles the 200, up to 400. That keeps rejections well under 1 %.
+    trouble (50 at first) it tries one more place, then two, four and so on as long as that goes
+    well; each failure doubles that, up to 400. That keeps rejections well under 1 %.
 
     Attributes:
         limit: places there are now, 1 to 1,000.
@@ -92,8 +106,9 @@ class AdaptiveConcurrency:
 
     __slots__ = (
         "_base", "_base_count", "_before", "_bound", "_burst", "_calm", "_cut_at", "_epochs",
-        "_fell_from", "_patience", "_phase", "_rejects", "_resume", "_sample", "_skip", "_step",
-        "_strikes", "_unsure", "_wall", "limit",
+        "_excess", "_fell_from", "_lone", "_noise", "_patience", "_phase", "_rejects", "_restore",
+        "_resume", "_sample", "_skip", "_step", "_strikes", "_top", "_unsure", "_used", "_wall",
+        "limit",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -107,7 +122,10 @@ class AdaptiveConcurrency:
         self._base = 0.0
         self._base_count = 0
         self._before = 0.0
-        self._fell_from = 0
+        self._fell_from = self._restore = 0
+        self._used = 0
+        self._noise = self._excess = 0.0
+        self._lone = self._top = 0
         self._calm = 0
         self._epochs = 0
         self._step = 1
@@ -141,15 +159,18 @@ class AdaptiveConcurrency:
 
     def _turned_away(self, now: float, admitted_at: float, in_flight: int) -> None:
         """Go below what was turned away; further, if going below did not help."""
-        self._rejects = True
         if admitted_at <= self._cut_at:
             # Of the same burst as one before: what was in flight less all of them was served.
             self._burst += 1
+            self._lone = 0
             self._fell_from = max(self._fell_from, in_flight)
             served = max(self._fell_from - self._burst, self._fell_from // 2, 1)
             self._wall = served + 1
             self._set(served if self._strikes == 1 else min(self.limit, served))
             return
+        if self._is_noise():
+            return
+        self._rejects = True
         if in_flight * 2 < self.limit:
             self.limit = in_flight  # it was not the limit that kept them so few
         cut = _CUTS[min(self._strikes, len(_CUTS) - 1)]
@@ -158,12 +179,41 @@ class AdaptiveConcurrency:
         self._burst = 1
         below = min(self.limit - 1, int(self.limit * cut))
         self._patience = min(self._patience * 2, _PROBE_AFTER_MOST)
-        if self._step > 2 or self._phase is _Phase.GROW:  # noqa: PLR2004  (two probes went well)
-            self._patience = _PROBE_AFTER
+        if self._phase is _Phase.GROW:
+            self._patience = _PROBE_SOON
+        elif self._step > 2 or (self._phase is _Phase.HOLD and self._strikes == 1):  # noqa: PLR2004
+            self._patience = _PROBE_AFTER  # two probes went well, or it was none that failed
         self._wall = max(self.limit, 2)
         self._cut_at = now
         self._hold()
         self._set(max(below, self.limit // 2))
+
+    def _is_noise(self) -> bool:
+        """Whether it is one of those that come whatever the limit; learn that they do."""
+        if self._noise:
+            self._excess += 1.0
+            if self._excess <= _NOISE_BURST:
+                if self._phase is _Phase.HOLD:  # elsewhere it may be too high
+                    self._noise = min(self._noise + 1 / _NOISE_OVER, _NOISE_MOST)
+                return True
+            self._excess = 0.0
+        if self._calm < min(self.limit, _LONE):
+            self._lone = 0
+            return False
+        self._strikes = 0
+        if self._phase is _Phase.PROBE:
+            return False  # it was one too many, most likely
+        self._top = max(self._top, self.limit) if self._lone else self.limit
+        if not self._lone or self._phase is not _Phase.HOLD:
+            self._lone = self._calm
+            return False
+        # The second one alone: going lower did not help. What was learned from them was wrong.
+        self._noise = min(max(2 / (self._lone + self._calm), self._noise), _NOISE_MOST)
+        self._lone = self._calm = 0
+        self._wall = _MOST + 1
+        self._phase = _Phase.GROW
+        self._set(self._top)
+        return True
 
     def _hold(self) -> None:
         self._phase = _Phase.HOLD
@@ -174,6 +224,12 @@ class AdaptiveConcurrency:
 
     def _served(self, in_flight: int, latency: float) -> None:
         self._calm += 1
+        if self._noise:
+            self._excess = max(self._excess - self._noise * _NOISE_DRAIN, 0.0)
+            if self._phase is _Phase.HOLD:
+                self._noise -= self._noise / _NOISE_OVER
+                if self._noise < _NOISE_LEAST:
+                    self._noise = self._excess = 0.0
         if self._skip:
             # Of another limit. Skipped by count, not by when it was admitted: of the calls admitted
             # since, the short ones end first, and would make the mean too low.
@@ -181,6 +237,7 @@ class AdaptiveConcurrency:
             return
         sample = self._sample
         sample.add(latency)
+        self._used += in_flight
         if in_flight >= self.limit * _DIP:
             self._bound += 1
         if self._enough(sample):
@@ -200,7 +257,7 @@ class AdaptiveConcurrency:
         return sample.precise()
 
     def _may_probe(self) -> bool:
-        return self._calm >= self._patience and not self._unsure
+        return self._calm >= self._patience * (1 + (self._noise > 0)) and not self._unsure
 
     def _below_wall(self) -> bool:
         """Whether several cuts in a row went below what was not turned away."""
@@ -208,17 +265,18 @@ class AdaptiveConcurrency:
 
     def _end_epoch(self, sample: _Mean, *, bound: bool) -> None:
         """Draw the conclusion from enough calls under one limit."""
-        self._sample, self._bound = _Mean(), 0
+        used = self.limit if bound else min(round(self._used / sample.count), self.limit)
+        self._clear()
         if self._phase is _Phase.TEST:
             self._judge(sample)
-        elif not bound:
-            return  # the limit was not what held them back: it says nothing of a higher one
         elif self._phase is _Phase.CONFIRM:
-            self._confirm(sample)
-        elif self._is_slow(sample):
+            self._confirm(sample, used)
+        elif used > 1 and self._is_slow(sample, bound=bound):
             self._resume = self._phase if self._phase is _Phase.GROW else _Phase.HOLD
             self._phase = _Phase.CONFIRM
             self._skip = self.limit
+        elif not bound:
+            return  # the limit was not what held them back: it says nothing of a higher one
         elif self._phase is _Phase.GROW:
             if not self._is_above(_QUEUE, sample):
                 self._fold(sample)
@@ -251,14 +309,14 @@ class AdaptiveConcurrency:
             self._set(self.limit + 1)
         elif self._epochs >= _DIP_EVERY and not self._rejects:
             self._resume = _Phase.HOLD
-            self._test(sample, 1.0)
+            self._test(sample, 1.0, self.limit)
 
     # --- latency
 
-    def _is_slow(self, sample: _Mean) -> bool:
+    def _is_slow(self, sample: _Mean, *, bound: bool) -> bool:
         # A slight rise is no reason to look into it where a server turns calls away instead, nor
         # while growing: whatever is in between has some, and going too high is mended soon.
-        lenient = self._rejects or self._phase is _Phase.GROW
+        lenient = self._rejects or (bound and self._phase is _Phase.GROW)
         return self._is_above(_LONG_QUEUE if lenient else _QUEUE, sample)
 
     def _is_above(self, factor: float, sample: _Mean) -> bool:
@@ -274,23 +332,23 @@ class AdaptiveConcurrency:
         self._base_count = min(self._base_count, _ENOUGH) + sample.count
         self._base += (sample.mean - self._base) * sample.count / self._base_count
 
-    def _confirm(self, sample: _Mean) -> None:
+    def _confirm(self, sample: _Mean, used: int) -> None:
         """Test a rise of latency that lasts; while a queue builds up, a mean is between two."""
-        if self._is_slow(sample):
-            self._test(sample, self._base / sample.mean)
+        if self._is_slow(sample, bound=True):
+            self._test(sample, self._base / sample.mean, used)
         else:
             self._phase = self._resume
 
-    def _test(self, sample: _Mean, ratio: float) -> None:
-        """Lower the limit to see whether latency falls with it."""
-        if self.limit < 2 or not sample.mean:  # noqa: PLR2004  (nothing is below one)
+    def _test(self, sample: _Mean, ratio: float, used: int) -> None:
+        """Go below the places that were used, to see whether latency falls with them."""
+        if used < 2 or not sample.mean:  # noqa: PLR2004  (nothing is below one)
             self._hold()
             return
         self._phase = _Phase.TEST
         self._before = sample.mean
-        self._fell_from = self.limit
+        self._restore, self._fell_from = self.limit, used
         share = min(max(ratio * _HEADROOM, _DEEPEST_DIP), _DIP)
-        self._set(max(int(self.limit * share), 1))
+        self._set(max(min(round(used * share), used - 1), 1))
 
     def _judge(self, sample: _Mean) -> None:
         """Decide whether there was a queue: then latency fell with the limit."""
@@ -300,10 +358,12 @@ class AdaptiveConcurrency:
         self._epochs = 0
         self._unsure = False
         if elastic < 0.5:  # noqa: PLR2004  (nearer to "not at all" than to "as much")
-            # Calls take longer than they did, for reasons of their own.
-            self._base, self._base_count = sample.mean, sample.count
+            # Calls take longer than they did, for reasons of their own. Far longer than just before
+            # the test, though: something has changed meanwhile, which is tested anew.
+            if sample.mean < _LONG_QUEUE * self._before:
+                self._base, self._base_count = sample.mean, sample.count
             self._phase = phase
-            self._set(self._fell_from)
+            self._set(self._restore)
             return
         still = elastic > 0.95  # noqa: PLR2004  (in full: the test itself may have been too high)
         if sample.mean < self._base:
@@ -313,14 +373,20 @@ class AdaptiveConcurrency:
         self._unsure = still
         if still:
             self._epochs = _DIP_EVERY - _DIP_SOON
-        self._set(max(math.ceil(capacity * _HEADROOM), self.limit // 2))
+        # One place at least: of a few, an estimate that is one too low costs a lot.
+        wanted = max(math.ceil(capacity * _HEADROOM), round(capacity) + 1)
+        least = self.limit if still and self.limit <= _FEW else self.limit // 2
+        self._set(max(wanted, least))
 
     def _set(self, limit: int) -> None:
         limit = min(max(limit, 1), _MOST)
         if limit != self.limit:
             self._skip = max(self.limit, limit)
             self.limit = limit
-            self._sample, self._bound = _Mean(), 0
+            self._clear()
+
+    def _clear(self) -> None:
+        self._sample, self._bound, self._used = _Mean(), 0, 0
 
 
 def concurrency(

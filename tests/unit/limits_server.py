@@ -11,7 +11,18 @@ from konko_async.limits import AdaptiveConcurrency
 class Simulation:
     """Runs `AdaptiveConcurrency` (or a fixed limit) against a server; deterministic."""
 
-    def __init__(self, capacity, overload, *, spread="even", fixed=None, seed=1, service=0.05):
+    def __init__(
+        self,
+        capacity,
+        overload,
+        *,
+        spread="even",
+        fixed=None,
+        seed=1,
+        service=0.05,
+        noise=0.0,
+        callers=10**9,
+    ):
         self.capacity = capacity
         self.overload = overload
         self.spread = spread
@@ -19,6 +30,8 @@ class Simulation:
         self.random = random.Random(seed)
         self.adaptive = None if fixed else AdaptiveConcurrency()
         self.limit = fixed or self.adaptive.limit
+        self.noise = noise
+        self.callers = callers
         self.now = 0.0
         self.in_flight = 0
         self.busy = 0
@@ -33,13 +46,15 @@ class Simulation:
             return self.service
         if self.spread == "even":
             return self.service * self.random.uniform(0.7, 1.3)
+        if self.spread == "wide":
+            return self.service * self.random.uniform(0.4, 1.6)
         return self.random.expovariate(1 / self.service)
 
     def at(self, when, kind, call):
         heapq.heappush(self.events, (when, next(self.count), kind, call))
 
     def fill(self):
-        while self.in_flight < self.limit:
+        while self.in_flight < min(self.limit, self.callers):
             self.in_flight += 1
             # Calls do not reach the server at the very same moment.
             self.at(
@@ -47,7 +62,9 @@ class Simulation:
             )
 
     def arrive(self, call):
-        if self.busy < self.capacity:
+        if self.noise and self.random.random() < self.noise:
+            self.at(self.now + 0.0005, "rejected", call)
+        elif self.busy < self.capacity:
             self.busy += 1
             self.at(self.now + self.duration(), "done", call)
         elif self.overload == "queue":

@@ -107,3 +107,74 @@ async def test_a_lane_with_auto_follows_its_server():
     shown = lane.snapshot()
     assert 30 <= shown.max_concurrency <= 34
     assert shown.configured_concurrency == "auto"
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02])
+@pytest.mark.parametrize("capacity", [4, 32])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rejections_that_have_nothing_to_do_with_load_are_tolerated(capacity, share, seed):
+    best = Simulation(capacity, "reject", fixed=capacity, noise=share, seed=seed)
+    ours = Simulation(capacity, "reject", noise=share, seed=seed)
+    for server in (best, ours):
+        server.run(15)  # to learn of them
+        server.served = server.rejected = 0
+        server.run(45)
+    assert ours.served >= 0.9 * best.served
+    assert ours.rejected <= (share + 0.015) * ours.served
+
+
+def test_such_rejections_may_begin_late_and_end():
+    server = Simulation(32, "reject")
+    server.run(10)
+    server.noise = 0.02
+    server.run(20)
+    served = server.served
+    server.run(30)
+    assert server.served - served >= 0.85 * 10 * 32 / 0.0508
+    server.noise = 0.0
+    server.run(40)  # forgotten by then
+    rejected, served = server.rejected, server.served
+    server.run(60)
+    assert server.rejected - rejected <= 0.01 * (server.served - served)
+    server.capacity = 8
+    server.run(70)
+    assert server.limit in {7, 8, 9}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_queue_is_found_though_the_limit_is_above_the_demand(seed):
+    server = Simulation(200, "queue", callers=92, seed=seed, service=0.1)
+    server.run(10)
+    assert server.limit > 92
+    server.capacity = 16
+    server.run(20)
+    assert server.limit <= 32
+    served = server.served
+    server.run(30)
+    assert server.served - served >= 0.9 * 10 * 16 / 0.1008
+
+
+def test_longer_answers_do_not_lower_a_limit_above_the_demand():
+    server = Simulation(200, "queue", callers=50)
+    server.run(10)
+    limit = server.limit
+    server.service = 0.15
+    server.run(40)
+    assert server.limit == limit > 50
+
+
+def test_a_few_places_are_all_used():
+    shares = []
+    for seed in range(8):
+        servers = [
+            Simulation(4, "queue", spread="wide", fixed=fixed, seed=seed, callers=26, service=0.08)
+            for fixed in (4, 5, None)
+        ]
+        for server in servers:
+            server.run(5)
+            server.served = 0
+            server.run(20)
+        *best, ours = (server.served for server in servers)
+        shares.append(ours / max(best))
+    assert sum(shares) / len(shares) >= 0.95
+    assert min(shares) >= 0.85
