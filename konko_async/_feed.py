@@ -289,8 +289,9 @@ class Feed(Generic[C, R]):
 
     def _at_end(self) -> None:
         """The body has ended: well, cut short, or it never was a stream."""
-        if self._done or self.accumulated.finished(self._n):
+        if self._done or self.accumulated.finished(self._n) or self._framer.said_done:
             self._done = True
+            self._check_choices()
         elif not self._framer.is_stream:
             self._failure = not_a_stream(self._framer.head or b"", self._answer)
         else:

@@ -66,6 +66,14 @@ class Framer:
         """Whether what has come looks like an event stream, as far as it has come."""
         return not self.head or _begins_like_sse(self.head.lstrip(_SPACE))
 
+    @property
+    def said_done(self) -> bool:
+        """Whether what is unfinished is ``[DONE]``: some servers leave out its empty line.
+
+        As an event it is dropped, by the standard; what it says about the stream is plain.
+        """
+        return self._tail.strip() == b"data: [DONE]"
+
     def feed(self, data: bytes) -> list[Any]:
         """Take in the next bytes; return the data of the events they complete, in order.
 

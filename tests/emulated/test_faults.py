@@ -264,6 +264,16 @@ async def test_either_end_is_an_end(framing, done, finish_reason):
         assert completion.choices[0].finish_reason == finish_reason
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+async def test_done_without_its_empty_line_is_an_end(missing):
+    answer = Answer.stream(["Hel", "lo"], finish_reason=None, framing="close")
+    async with serving(FaultServer(answer.cut(-missing))) as client:
+        assert text_of(await ask(client, stream=True)) == "Hello"
+    async with serving(FaultServer(answer.cut(-3))) as client:  # "[DONE" is no end
+        with pytest.raises(StreamTruncatedError):
+            await ask(client, stream=True)
+
+
 async def test_one_choice_of_two_is_not_all():
     events = [
         '{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}',
