@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from konko_async._tool_calls import CallPieces, ToolCalls
 from konko_async.wire import (
@@ -11,6 +11,7 @@ from konko_async.wire import (
     ChatCompletionChunk,
     ChatCompletionMessage,
     Choice,
+    ChoiceDelta,
     ChoiceLogprobs,
     ChunkChoice,
     Completion,
@@ -19,7 +20,7 @@ from konko_async.wire import (
     Usage,
 )
 
-__all__ = ["Accumulator", "ChatAccumulator", "CompletionAccumulator"]
+__all__ = ["Accumulator", "ChatAccumulator", "CompletionAccumulator", "brings"]
 
 T = TypeVar("T")
 L = TypeVar("L", ChoiceLogprobs | None, CompletionLogprobs | None)
@@ -84,6 +85,28 @@ def _settled(known: L) -> L:
     return type(known)(*[entries and list(entries) for entries in lists])
 
 
+def _says(delta: ChoiceDelta) -> bool:
+    """Whether a delta brings anything but the role."""
+    return bool(
+        delta.content
+        or delta.tool_calls
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.refusal
+        or delta.function_call
+    )
+
+
+def brings(chunk: ChatCompletionChunk | Completion) -> bool:
+    """Whether a chunk brings anything; some servers send empty ones to keep connections alive."""
+    for choice in chunk.choices:
+        if choice.finish_reason is not None:
+            return True
+        if _says(choice.delta) if isinstance(choice, ChunkChoice) else choice.text:
+            return True
+    return False
+
+
 class _ChatChoice:
     """One choice of a chat answer as it grows."""
 
@@ -126,15 +149,7 @@ class _ChatChoice:
             self.function.add(delta.function_call)
         if choice.logprobs is not None:
             self._add_logprobs(choice.logprobs)
-        return bool(
-            delta.content
-            or delta.tool_calls
-            or delta.reasoning_content
-            or delta.reasoning
-            or delta.refusal
-            or delta.function_call
-            or (self.finish_reason and not before)
-        )
+        return _says(delta) or bool(self.finish_reason and not before)
 
     def _add_logprobs(self, new: ChoiceLogprobs) -> None:
         known = self.logprobs = self.logprobs or ChoiceLogprobs()
@@ -161,24 +176,55 @@ def _better(known: Usage | None, new: Usage | None) -> Usage | None:
     return new if new is not None and new.known else known
 
 
-class ChatAccumulator:
-    """Puts :class:`ChatCompletionChunk` pieces together to a :class:`ChatCompletion`.
+class _Ending(Protocol):
+    finish_reason: str | None
+
+
+G = TypeVar("G", bound=_Ending)
+
+
+class _Answer(Generic[G]):
+    """What the two kinds of answers have in common as they grow.
 
     Attributes:
         has_delta: whether any text, tool call or finish_reason has come.
         usage: the latest usage that says anything, or None.
     """
 
-    __slots__ = ("_begun", "_choices", "_first", "_head", "_tier", "has_delta", "usage")
+    __slots__ = ("_choices", "_head", "has_delta", "usage")
 
     def __init__(self) -> None:
         self.has_delta = False
         self.usage: Usage | None = None
         self._head = _Head()
+        self._choices: dict[int, G] = {}
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether any choice has been seen."""
+        return bool(self._choices)
+
+    @property
+    def model(self) -> str:
+        """The model that answers, as far as known."""
+        return self._head.model
+
+    def finished(self, expected: int) -> bool:
+        """Whether each of at least ``expected`` choices has a finish_reason."""
+        done = [choice.finish_reason is not None for choice in self._choices.values()]
+        return len(done) >= expected and all(done)
+
+
+class ChatAccumulator(_Answer[_ChatChoice]):
+    """Puts :class:`ChatCompletionChunk` pieces together to a :class:`ChatCompletion`."""
+
+    __slots__ = ("_begun", "_first", "_tier")
+
+    def __init__(self) -> None:
+        super().__init__()
         self._tier: str | None = None
         self._first = _ChatChoice(0)
         self._begun = False  # whether choice 0 has had its first delta
-        self._choices: dict[int, _ChatChoice] = {}
 
     def add(self, chunks: Iterable[ChatCompletionChunk]) -> None:
         """Take in chunks, in order."""
@@ -217,21 +263,6 @@ class ChatAccumulator:
             if known.add(choice):
                 self.has_delta = True
                 self._begun = self._begun or choice.index == 0
-
-    @property
-    def has_choices(self) -> bool:
-        """Whether any choice has been seen."""
-        return bool(self._choices)
-
-    @property
-    def model(self) -> str:
-        """The model that answers, as far as known."""
-        return self._head.model
-
-    def finished(self, expected: int) -> bool:
-        """Whether each of at least ``expected`` choices has a finish_reason."""
-        done = [choice.finish_reason is not None for choice in self._choices.values()]
-        return len(done) >= expected and all(done)
 
     def result(self) -> ChatCompletion:
         """Return the answer as far as it has come."""
@@ -272,21 +303,10 @@ class _TextChoice:
         return bool(choice.text or (self.finish_reason and not before))
 
 
-class CompletionAccumulator:
-    """Puts the chunks of a streamed text completion together.
+class CompletionAccumulator(_Answer[_TextChoice]):
+    """Puts the chunks of a streamed text completion together."""
 
-    Attributes:
-        has_delta: whether any text or finish_reason has come.
-        usage: the latest usage that says anything, or None.
-    """
-
-    __slots__ = ("_choices", "_head", "has_delta", "usage")
-
-    def __init__(self) -> None:
-        self.has_delta = False
-        self.usage: Usage | None = None
-        self._head = _Head()
-        self._choices: dict[int, _TextChoice] = {}
+    __slots__ = ()
 
     def add(self, chunks: Iterable[Completion]) -> None:
         """Take in chunks, in order."""
@@ -300,21 +320,6 @@ class CompletionAccumulator:
                     known = self._choices[choice.index] = _TextChoice(choice.index)
                 if known.add(choice):
                     self.has_delta = True
-
-    @property
-    def has_choices(self) -> bool:
-        """Whether any choice has been seen."""
-        return bool(self._choices)
-
-    @property
-    def model(self) -> str:
-        """The model that answers, as far as known."""
-        return self._head.model
-
-    def finished(self, expected: int) -> bool:
-        """Whether each of at least ``expected`` choices has a finish_reason."""
-        done = [choice.finish_reason is not None for choice in self._choices.values()]
-        return len(done) >= expected and all(done)
 
     def result(self) -> Completion:
         """Return the answer as far as it has come."""

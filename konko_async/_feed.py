@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET
 
+from konko_async._accumulate import Accumulator, brings
 from konko_async._foreign import FOREIGN, translate
 from konko_async._framing import ErrorEvent, Framer
 from konko_async._refusals import not_a_stream, sent_error
 from konko_async._server_errors import find_error
-from konko_async._template import Template, brings
+from konko_async._template import Template
 from konko_async._transport import Answer
 from konko_async.errors import (
     APIError,
@@ -30,7 +31,6 @@ from konko_async.wire._codec import Codec, decode_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from konko_async._accumulate import Accumulator
     from konko_async._pipeline import Call, Request
 
 __all__ = ["Feed"]

@@ -15,7 +15,7 @@ import msgspec
 from konko_async.wire import ChatCompletionChunk, ChoiceDelta
 from konko_async.wire._chat import ChunkChoice
 
-__all__ = ["Template", "brings"]
+__all__ = ["Template"]
 
 Item = tuple[str, bytes]
 """The text of one chunk, and the JSON string it was on the wire."""
@@ -116,24 +116,3 @@ def _texts(parts: list[bytes]) -> list[str] | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return texts if len(texts) == len(parts) else None
-
-
-def brings(chunk: Any) -> bool:
-    """Whether a chunk brings anything; some servers send empty ones to keep connections alive."""
-    for choice in chunk.choices:
-        if choice.finish_reason is not None:
-            return True
-        delta = getattr(choice, "delta", None)
-        if delta is None:
-            if choice.text:
-                return True
-        elif (
-            delta.content
-            or delta.tool_calls
-            or delta.reasoning_content
-            or delta.reasoning
-            or delta.refusal
-            or delta.function_call
-        ):
-            return True
-    return False

@@ -42,7 +42,7 @@ ALLOWED = {
     "middleware": "_pipeline _records _options _secret _settings limits errors",
     "_transport": "_checks _connector _foreign _pipeline _secret _settings _version errors",
     "_refusals": "_server_errors wire errors",
-    "_feed": "_foreign _framing _pipeline _refusals _server_errors _template _transport sse wire errors",
+    "_feed": "_accumulate _foreign _framing _pipeline _refusals _server_errors _template _transport sse wire errors",
     "_operations": "_accumulate _feed _pipeline _server_errors _transport wire errors",
     "_exchange": "_foreign _pipeline _server_errors _transport errors",
     "_stream": "_pipeline _template sse _accumulate wire errors",

@@ -178,7 +178,6 @@ class Journal:
         header: the last beginning; None in a new journal.
         checked: what the check of the input found; None if it was not finished.
         ledger: what had been done.
-        checkpoints: how many there were since the beginning.
 
     Raises:
         BatchLockedError: another run has it open.
@@ -191,7 +190,6 @@ class Journal:
         self.header: Header | None = None
         self.checked: Checked | None = None
         self.ledger = Ledger()
-        self.checkpoints = 0
         try:
             self._fd = files.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
@@ -279,7 +277,6 @@ class Journal:
         ledger.completion_tokens += entry.completion_tokens
         ledger.cost += entry.cost
         ledger.unpriced += entry.unpriced
-        self.checkpoints += 1
 
     def begin(self, header: Header) -> None:
         """Write a beginning: all before it is void."""
@@ -295,7 +292,6 @@ class Journal:
         self.header = header
         self.checked = None
         self.ledger = Ledger()
-        self.checkpoints = 0
 
     def check(self, checked: Checked) -> None:
         """Write what the check of the input found."""
