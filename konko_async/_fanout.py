@@ -14,15 +14,13 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
+from konko_async._closing import Closing, ended
 from konko_async._stream import Stream
 from konko_async.errors import ConfigurationError, KonkoError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["MapResult", "MapResults", "check_concurrency", "fan_out"]
 
@@ -209,7 +207,7 @@ class _State(Generic[R]):
         return [*feeder, *self.running]
 
 
-class MapResults(AsyncIterator[MapResult[R]]):
+class MapResults(Closing, AsyncIterator[MapResult[R]]):
     """The results of a ``map()``: iterate over it; leave it whenever you like.
 
     Calls start with the first step of the iteration. Leaving early (``break``, an exception,
@@ -311,20 +309,7 @@ class MapResults(AsyncIterator[MapResult[R]]):
         tasks = state.cancel()
         state.ready.clear()
         state.waiting.clear()
-        if tasks:
-            # Its own cancellation must not leave tasks behind.
-            await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+        await ended(tasks)
 
     def __del__(self) -> None:
         loop, state = self._loop, self._state

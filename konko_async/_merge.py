@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import msgspec
 
+from konko_async._closing import Closing, ended
 from konko_async.errors import KonkoError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from konko_async._stream import Stream
 
 __all__ = ["MergedChunk", "merge"]
@@ -106,7 +105,7 @@ class _State(Generic[C]):
         return tasks
 
 
-class Merged(AsyncIterator[MergedChunk[C]]):
+class Merged(Closing, AsyncIterator[MergedChunk[C]]):
     """Iterates over many streams in the order in which their chunks come.
 
     One chunk of each stream waits at most: a slow consumer slows the servers down. Leaving early
@@ -145,22 +144,9 @@ class Merged(AsyncIterator[MergedChunk[C]]):
         """Close every stream; idempotent."""
         self._closed = True
         tasks = self._state.cancel()
-        if tasks:
-            # Its own cancellation must not leave tasks behind.
-            await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+        await ended(tasks)
         for stream in self._streams:
             await stream.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __del__(self) -> None:
         if self._state.tasks and self._loop is not None and not self._loop.is_closed():

@@ -46,8 +46,9 @@ ALLOWED = {
     "_operations": "_accumulate _feed _pipeline _server_errors _transport wire errors",
     "_exchange": "_foreign _pipeline _server_errors _transport errors",
     "_stream": "_pipeline _template sse _accumulate wire errors",
-    "_merge": "_stream errors",
-    "_fanout": "_stream errors",
+    "_closing": "",
+    "_merge": "_closing _stream errors",
+    "_fanout": "_closing _stream errors",
     "_engine": "_exchange _operations _options _pipeline _records _settings _transport _verify limits "
     "middleware wire errors",
     "resources": "_checks _engine _fanout _operations _options _pipeline _secret _settings _stream _transport _verify wire errors",
