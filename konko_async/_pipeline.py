@@ -1,7 +1,8 @@
 """The path of a call: frozen requests go in through the middleware, responses come back.
 
-Outermost first: telemetry, fallbacks, the user's middleware, retry, hedging, the user's ``per_attempt``
-middleware, circuit breaker, limits (rate and concurrency, admitted in one step), transport.
+Outermost first: telemetry, fallbacks, the user's middleware, retry, hedging, the user's
+``per_attempt`` middleware, circuit breaker, limits (rate and concurrency, admitted in one step),
+transport.
 Two signals return through the :class:`Response`: :meth:`Response.on_close` callbacks run exactly
 once, with the usage, when the answer has been read or given up.
 """
