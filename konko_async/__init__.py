@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
     from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
     from konko_async._records import Attempt, CallRecord, Observer
-    from konko_async._stream import ChatStream, CompletionStream
+    from konko_async._stream import ChatStream, ChunkBatch, CompletionStream
     from konko_async.errors import (
         APIConnectionError,
         APIError,
@@ -71,7 +71,7 @@ _PLACES = {
     "_options": "Priority RateLimit RetryPolicy Timeout",
     "_pipeline": "Handler Middleware Request Response per_attempt",
     "_records": "Attempt CallRecord Observer",
-    "_stream": "ChatStream CompletionStream",
+    "_stream": "ChatStream ChunkBatch CompletionStream",
     "errors": (
         "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
         "BadRequestError CircuitOpenError ConfigurationError ConflictError InternalServerError "
@@ -106,6 +106,7 @@ __all__ = [
     "ChatStream",
     "Choice",
     "ChoiceDelta",
+    "ChunkBatch",
     "CircuitBreaker",
     "CircuitOpenError",
     "Completion",

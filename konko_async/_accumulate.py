@@ -41,6 +41,9 @@ class Accumulator(Protocol[C_contra, R_co]):
     def add(self, chunks: Iterable[C_contra]) -> None:
         """Take in chunks, in order."""
 
+    def add_text(self, index: int, text: str) -> None:
+        """Take in text for a choice that has had some, of chunks that bring nothing else."""
+
     def finished(self, expected: int) -> bool:
         """Whether each of at least ``expected`` choices has a finish_reason."""
 
@@ -250,6 +253,10 @@ class ChatAccumulator(_Answer[_ChatChoice]):
                     continue
             self._add(chunk)
 
+    def add_text(self, index: int, text: str) -> None:
+        """Take in text for a choice that has had some, of chunks that bring nothing else."""
+        self._choices[index].content.append(text)
+
     def _add(self, chunk: ChatCompletionChunk) -> None:
         if not self._head.seen:
             self._head.read(chunk)
@@ -320,6 +327,10 @@ class CompletionAccumulator(_Answer[_TextChoice]):
                     known = self._choices[choice.index] = _TextChoice(choice.index)
                 if known.add(choice):
                     self.has_delta = True
+
+    def add_text(self, index: int, text: str) -> None:
+        """Take in text for a choice that has had some, of chunks that bring nothing else."""
+        self._choices[index].text.append(text)
 
     def result(self) -> Completion:
         """Return the answer as far as it has come."""

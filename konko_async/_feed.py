@@ -51,13 +51,14 @@ class Feed(Generic[C, R]):
     Attributes:
         ready: chunks that have arrived and wait for the consumer; of a tuple ``build`` makes one.
         accumulated: all that has arrived, put together.
+        template: what the tuples in ``ready`` have in common, once there were chunks alike.
         ended: whether the stream has ended well and everything has been read.
     """
 
     __slots__ = (
         "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_lessons",
         "_loop", "_n", "_name", "_on_end", "_read", "_reading", "_silent", "_since", "_strict",
-        "_timer", "accumulated", "build", "ended", "ready",
+        "_timer", "accumulated", "build", "ended", "ready", "template",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +83,8 @@ class Feed(Generic[C, R]):
         self._n = choices
         self._framer = Framer(answer.headers.get("content-type", ""))
         self._lessons = _LESSONS
-        self.build: Any = None  # the template's, once there is one
+        self.template: Template | None = None
+        self.build: Any = None  # the template's
         self._done = False
         self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
@@ -203,16 +205,10 @@ class Feed(Generic[C, R]):
                 self._decode(payloads)
 
     def _take_items(self, items: list[Any]) -> None:
-        """Take in chunks that are as the template says: one chunk with all of their text."""
-        if len(items) == 1:
-            text = items[0][0]
-            chunk = self.build(items[0])
-            self.ready.append(chunk)
-        else:
-            text = "".join([text for text, _ in items])
-            chunk = self.build((text, b'""'))
-            self.ready.extend(items)
-        self.accumulated.add((chunk,))
+        """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
+        text = items[0][0] if len(items) == 1 else "".join([text for text, _ in items])
+        self.ready.extend(items)
+        self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # its items
         self._lessons = _LESSONS
         if text:
             self._since, self._silent = None, 0.0
@@ -258,7 +254,7 @@ class Feed(Generic[C, R]):
         self._lessons -= 1
         template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
         if template is not None:
-            self._framer.template = template
+            self._framer.template = self.template = template
             self.build = template.build
 
     def _decode_odd(self, payload: Any) -> None:

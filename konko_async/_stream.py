@@ -16,14 +16,58 @@ if TYPE_CHECKING:
     from konko_async._feed import Feed
     from konko_async._pipeline import Call, Response
     from konko_async._records import Attempt
+    from konko_async._template import Item, Template
     from konko_async.wire import Usage
 
-__all__ = ["ChatStream", "CompletionStream", "Stream"]
+__all__ = ["ChatStream", "ChunkBatch", "CompletionStream", "Stream"]
 
 C = TypeVar("C")
 R = TypeVar("R", ChatCompletion, Completion)
 
 Opener = Callable[[], Awaitable["tuple[Response, Call]"]]
+
+
+class ChunkBatch(Generic[C]):
+    """Chunks that arrived together, decoded no further than was needed; see :meth:`Stream.read`.
+
+    For whoever hands an answer on: where chunks differ in nothing but their text, which is nearly
+    always, :attr:`strings` and :attr:`shape` say all that there is, without a struct per chunk.
+    """
+
+    __slots__ = ("_items", "_template")
+
+    def __init__(self, items: list[Any], template: Template | None) -> None:
+        self._items: list[C | Item] = items
+        # Items are tuples, or chunks: never both in one batch.
+        self._template = template if items and type(items[0]) is tuple else None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def shape(self) -> C | None:
+        """A chunk like each of these, with an empty text; None if they differ in more.
+
+        It is the same object from batch to batch as long as the chunks stay alike.
+        """
+        shape: Any = None if self._template is None else self._template.example
+        return shape  # type: ignore[no-any-return]  # templates are of chat chunks
+
+    @property
+    def strings(self) -> list[bytes]:
+        """The texts, where :attr:`shape` is given, as the JSON strings that were on the wire."""
+        return [string for _, string in self._items]  # type: ignore[misc]  # see above
+
+    def texts(self) -> list[str]:
+        """Return the texts where :attr:`shape` is given."""
+        return [text for text, _ in self._items]  # type: ignore[misc]  # see above
+
+    def chunks(self) -> list[C]:
+        """Return the chunks."""
+        template = self._template
+        if template is None:
+            return self._items  # type: ignore[return-value]  # see above
+        return [template.build(item) for item in self._items]  # type: ignore[misc, arg-type]
 
 
 class Stream(Generic[C, R]):
@@ -101,6 +145,23 @@ class Stream(Generic[C, R]):
         if feed is None:  # also again: what was never open must not look like an empty answer
             raise self._failure
         return bool(feed.ready) or await feed.fill()
+
+    async def read(self) -> ChunkBatch[C] | None:
+        """Return all chunks that have arrived since, waiting for one if there is none.
+
+        Returns:
+            The chunks; None at the end of the answer.
+
+        Raises:
+            APIError: as for iterating over the stream itself.
+        """
+        if not await self._more():
+            return None
+        feed = self._feed
+        assert feed is not None  # noqa: S101 - _more() opened it
+        items = list(feed.ready)
+        feed.ready.clear()
+        return ChunkBatch(items, feed.template)
 
     def text(self) -> AsyncIterator[str]:
         """Iterate over the text of choice 0 as it comes; empty deltas are skipped.

@@ -32,11 +32,15 @@ class Template:
         before: the known chunk's JSON up to its text.
         after: the rest of it.
         chunk: the known chunk.
+
+    Attributes:
+        index: the choice that all of them are for.
+        example: a chunk like all of them, with an empty text.
     """
 
     __slots__ = (
-        "_after", "_before", "_created", "_fingerprint", "_head", "_id", "_index", "_model",
-        "_object", "_role", "_sep", "_tail", "_tier",
+        "_after", "_before", "_created", "_fingerprint", "_head", "_id", "_model", "_object",
+        "_role", "_sep", "_tail", "_tier", "example", "index",
     )  # fmt: skip
 
     def __init__(self, before: bytes, after: bytes, chunk: ChatCompletionChunk) -> None:
@@ -47,8 +51,9 @@ class Template:
         self._id, self._created, self._model = chunk.id, chunk.created, chunk.model
         self._object, self._tier = chunk.object, chunk.service_tier
         self._fingerprint = chunk.system_fingerprint
-        self._index = chunk.choices[0].index
+        self.index = chunk.choices[0].index
         self._role = chunk.choices[0].delta.role
+        self.example = self.build(("", b'""'))
 
     @classmethod
     def learn(cls, payload: Any, chunk: Any) -> Template | None:
@@ -94,7 +99,7 @@ class Template:
         text, part = item
         chunk = ChatCompletionChunk(
             self._id,
-            [ChunkChoice(self._index, ChoiceDelta(text, self._role))],
+            [ChunkChoice(self.index, ChoiceDelta(text, self._role))],
             self._created,
             self._model,
             self._object,
