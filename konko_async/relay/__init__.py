@@ -1,0 +1,1 @@
+"""A streamed answer to browsers: as server-sent events, safely, and resumable."""
