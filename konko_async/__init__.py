@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from konko_async._merge import MergedChunk, merge
     from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
     from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
-    from konko_async._records import Attempt, CallRecord, Observer
+    from konko_async._records import Attempt, CallRecord, Observer, PoolStats
     from konko_async._stream import ChatStream, ChunkBatch, CompletionStream
     from konko_async.errors import (
         APIConnectionError,
@@ -70,7 +70,7 @@ _PLACES = {
     "_merge": "MergedChunk merge",
     "_options": "Priority RateLimit RetryPolicy Timeout",
     "_pipeline": "Handler Middleware Request Response per_attempt",
-    "_records": "Attempt CallRecord Observer",
+    "_records": "Attempt CallRecord Observer PoolStats",
     "_stream": "ChatStream ChunkBatch CompletionStream",
     "errors": (
         "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
@@ -131,6 +131,7 @@ __all__ = [
     "NotFoundError",
     "Observer",
     "PermissionDeniedError",
+    "PoolStats",
     "Priority",
     "RateLimit",
     "RateLimitError",

@@ -9,6 +9,7 @@ import msgspec
 
 from konko_async._engine import Engine, Policies
 from konko_async._options import RateLimit, RetryPolicy, Timeout
+from konko_async._records import PoolStats
 from konko_async._secret import masked
 from konko_async._settings import masked_values, resolve
 from konko_async._transport import Transport
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from konko_async._pipeline import Middleware
     from konko_async._records import Observer
     from konko_async.limits import Limits
+    from konko_async.middleware import CircuitState
 
 __all__ = ["AsyncKonko"]
 
@@ -204,6 +206,23 @@ class AsyncKonko:
     def limits(self) -> Limits:
         """What of the limits is used, waiting and learned, per model."""
         return self._engine.limiter.snapshot()
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """The user's own layers, as they were given."""
+        return tuple(self._engine.policies.middleware)
+
+    @property
+    def pool(self) -> PoolStats:
+        """The connections there are now; those of a ``session=`` with all that it is used for."""
+        in_use, idle = self._engine.transport.connections
+        return PoolStats(in_use=in_use, idle=idle)
+
+    @property
+    def circuits(self) -> tuple[CircuitState, ...]:
+        """The circuits that calls have used: one per origin, and one per model there."""
+        breaker = self._engine.breaker
+        return () if breaker is None else breaker.states()
 
     @property
     def closed(self) -> bool:

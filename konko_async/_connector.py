@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from konko_async._pipeline import Request
 
-__all__ = ["Connector", "connecting", "notice_loss", "silence"]
+__all__ = ["Connector", "connecting", "count", "notice_loss", "silence"]
 
 _KEEPALIVE = 60.0  # seconds that an idle connection stays in the pool
 
@@ -113,6 +113,13 @@ def notice_loss(response: aiohttp.ClientResponse) -> None:
     lost.add_done_callback(tell)
     # The connection may serve many more: what this answer hung onto it goes with its end.
     content.on_eof(lambda: lost.remove_done_callback(tell))
+
+
+def count(connector: aiohttp.BaseConnector) -> tuple[int, int]:
+    """Return how many connections carry a call (or are being made for one), and how many idle."""
+    pooled = [protocol for entries in connector._conns.values() for protocol, _ in entries]  # noqa: SLF001 - there is no public way
+    idle = sum(protocol.is_connected() for protocol in pooled)
+    return len(connector._acquired), idle  # noqa: SLF001 - as above
 
 
 def silence(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEventLoop | None) -> None:

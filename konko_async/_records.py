@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Attempt", "CallRecord", "Observer"]
+__all__ = ["Attempt", "CallRecord", "Observer", "PoolStats"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +86,18 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     error_type: str | None = None
     request_id: str | None = None
+
+
+class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The connections of a client at one moment.
+
+    Attributes:
+        in_use: connections that carry a call, or are being made for one.
+        idle: connections that are kept for the next call.
+    """
+
+    in_use: int = 0
+    idle: int = 0
 
 
 Observer = Callable[["CallRecord | Attempt"], object]

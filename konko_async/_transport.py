@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from konko_async._checks import check_model
-from konko_async._connector import Connector, connecting, notice_loss, silence
+from konko_async._connector import Connector, connecting, count, notice_loss, silence
 from konko_async._foreign import FOREIGN, translate
 from konko_async._secret import Secret, masked
 from konko_async._version import __version__
@@ -154,6 +154,12 @@ class Transport:
         if not self._own:
             notice_loss(response)
         return Answer(response)
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections carry a call, and how many are kept for the next."""
+        connector = None if self._session is None else self._session.connector
+        return (0, 0) if connector is None else count(connector)
 
     def scrub(self, body: bytes) -> bytes:
         """Return what a server said without our keys in it: some repeat the key they refuse."""
