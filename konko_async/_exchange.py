@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from konko_async._deadline import Deadline, earliest
 from konko_async._foreign import FOREIGN, translate
 from konko_async._pipeline import Request, Response
 from konko_async._server_errors import redirect_error, status_error
@@ -45,16 +46,17 @@ class Exchange:
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer: its body read and decoded, or its stream open at the first delta."""
-        started = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         request.call.doing = "waiting for the answer"
         last = self._last(request, started)
         first_token = request.timeout.first_token
-        due = _earliest(last, None if first_token is None else started + first_token)
+        due = earliest(last, None if first_token is None else started + first_token)
         try:
-            async with asyncio.timeout_at(due) as scope:
+            with Deadline(loop, due) as deadline:
                 answer = await self._transport.open(request)
                 try:
-                    return await self._read(request, answer, _Patience(scope, last))
+                    return await self._read(request, answer, _Patience(loop, deadline, last))
                 except BaseException:
                     answer.abort()
                     raise
@@ -66,7 +68,7 @@ class Exchange:
     def _last(self, request: Request, started: float) -> float | None:
         """When the attempt must be over, whatever comes: its own timeout, or the call's."""
         own = self._attempt_timeout
-        return _earliest(request.call.deadline, None if own is None else started + own)
+        return earliest(request.call.deadline, None if own is None else started + own)
 
     async def _read(self, request: Request, answer: Answer, patience: _Patience) -> Response:
         response = Response(answer.status, answer.headers, answer.request_id)
@@ -104,9 +106,17 @@ class Exchange:
         parts: list[bytes] = []
         size = 0
         while True:
-            data = await self._some(request, answer, patience)
-            if not data:
+            if not answer.received_all:
+                # The head has come: from here on silence is bounded by idle, not by first_token.
+                patience.allow(request.timeout.idle)
+            try:
+                # What has come already is taken without a coroutine: that is most answers.
+                data = answer.take() if answer.received_all else await answer.read()
+            except FOREIGN as error:
+                failure = translate(error, answer.host)
                 break
+            if not data:
+                return _whole(answer, parts)
             parts.append(data)
             size += len(data)
             if size > self._max_body:
@@ -117,28 +127,22 @@ class Exchange:
                     request_id=answer.request_id,
                 )
             if answer.at_eof:
-                break
-        answer.release()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def _some(self, request: Request, answer: Answer, patience: _Patience) -> bytes:
-        if not answer.received_all:
-            # The head has come: from here on silence is bounded by idle, not by first_token.
-            patience.allow(request.timeout.idle)
-        try:
-            return await answer.read()
-        except FOREIGN as error:
-            failure = translate(error, answer.host)
+                return _whole(answer, parts)
         if isinstance(failure, APIError):
             failure.request_id = answer.request_id
         raise failure
+
+
+def _whole(answer: Answer, parts: list[bytes]) -> bytes:
+    answer.release()
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _explanation(answer: Answer, idle: float | None) -> bytes:
     """Read what a refusal says, up to 64 KiB of it and for a few seconds."""
     body = b""
     try:
-        async with asyncio.timeout(_earliest(idle, _ERROR_PATIENCE)):
+        async with asyncio.timeout(earliest(idle, _ERROR_PATIENCE)):
             while len(body) < _ERROR_BODY and (data := await answer.read()):
                 body += data
     except (TimeoutError, *FOREIGN):
@@ -160,27 +164,24 @@ class _Patience:
     """What is left of an attempt's time: its end, and how long silence is borne.
 
     Args:
-        scope: the timeout around the attempt.
+        loop: the running loop.
+        deadline: the one around the attempt.
         last: ``loop.time()`` at which the attempt must be over, or None.
     """
 
-    __slots__ = ("_last", "_scope")
+    __slots__ = ("_deadline", "_last", "_loop")
 
-    def __init__(self, scope: asyncio.Timeout, last: float | None) -> None:
-        self._scope = scope
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, deadline: Deadline, last: float | None
+    ) -> None:
+        self._loop = loop
+        self._deadline = deadline
         self._last = last
 
     def allow(self, silence: float | None) -> None:
         """Bear that many seconds from now; None: as many as there are."""
-        if not self._scope.expired():
-            until = None if silence is None else asyncio.get_running_loop().time() + silence
-            self._scope.reschedule(_earliest(self._last, until))
-
-
-def _earliest(first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return min(first, second)
+        until = None if silence is None else self._loop.time() + silence
+        self._deadline.move(earliest(self._last, until))
 
 
 def _late(request: Request, started: float) -> APITimeoutError:

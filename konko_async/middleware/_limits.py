@@ -61,21 +61,22 @@ class LimitsMiddleware:
         permit = lane.try_admit(tokens, request.priority)
         if permit is None:
             permit = await _wait(request, lane, tokens)
-        loop = asyncio.get_running_loop()
-        sent = loop.time()
         try:
             response = await call_next(request)
         except BaseException as error:
-            _settle_failure(lane, permit, error, loop.time() - sent)
+            _settle_failure(lane, permit, error)
             raise
         lane.observe_headers(response.headers)
-
-        def settle(ended: Response) -> None:
-            permit.settle(None if ended.usage is None else ended.usage.total)
-            permit.release(latency=loop.time() - sent, outcome=_OUTCOMES[ended.outcome])
-
-        response.on_close(settle)
+        if response.closed:  # a whole answer: it has been read
+            _settle(permit, response)
+        else:
+            response.on_close(lambda ended: _settle(permit, ended))
         return response
+
+
+def _settle(permit: Permit, ended: Response) -> None:
+    permit.settle(None if ended.usage is None else ended.usage.total)
+    permit.release(outcome=_OUTCOMES[ended.outcome])
 
 
 async def _wait(request: Request, lane: Lane, tokens: int) -> Permit:
@@ -97,7 +98,7 @@ def _target_fingerprint(target: Any, default: str) -> str:
     return key if target.base_url is None else f"{key}@{target.base_url}"
 
 
-def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: float) -> None:
+def _settle_failure(lane: Lane, permit: Permit, error: BaseException) -> None:
     outcome: Outcome = "error"
     if isinstance(error, APIConnectionError) and not error.request_sent:
         permit.refund()  # nothing reached the server: it charges nothing
@@ -115,7 +116,7 @@ def _settle_failure(lane: Lane, permit: Permit, error: BaseException, latency: f
         if not isinstance(error, KonkoError):
             outcome = "cancelled"
         permit.settle(None)
-    permit.release(latency=latency, outcome=outcome)
+    permit.release(outcome=outcome)
 
 
 def _lasting(error: APIStatusError) -> Mapping[str, str]:
