@@ -58,6 +58,10 @@ class Answer:
         self.read = response.content.readany
         self.host = response.url.host or ""
 
+    def take(self) -> bytes:
+        """Return the bytes that are there; ``b""`` at the end of the body. Raises as ``read``."""
+        return self.content.read_nowait()
+
     def leftover(self) -> bytes:
         """Return what had arrived before ``read`` failed; aiohttp gives the failure out first."""
         buffer = getattr(self.content, "_buffer", None)
