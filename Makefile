@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: help demo test test-all lint types format cuts fuzz killstorm proof soak build debian clean
+.PHONY: help demo test test-all lint types format guard cuts fuzz killstorm proof soak build debian clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
@@ -54,6 +54,9 @@ types: $(VENV)/.test ## mypy --strict
 format: $(VENV)/.test ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+guard: $(VENV)/.test ## count anew what a chunk, a call and a permit cost, and set the guard to that
+	$(BIN)/python tests/unit/test_decode_guard.py --measure --write
 
 cuts: $(VENV)/.test ## every answer cut at every byte, by FIN and RST: counts silent truncations
 	KONKO_CUTS=all $(BIN)/pytest -s -q tests/emulated/test_cuts.py
