@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +101,7 @@ class Engine:
             breaker = CircuitBreakerMiddleware(options, settings.base_url)
         self.breaker = breaker
         self.index = index or ModelIndex(self._fetch_models)
+        self._telemetry = Telemetry(policies.observers, settings.base_url)
         self._handle: Handler = compose(self._layers(), self._exchange())
 
     async def _fetch_models(self) -> list[Model]:
@@ -131,7 +133,7 @@ class Engine:
         """The layers of a call, outermost first."""
         policies = self.policies
         outer, inner = split(policies.middleware)
-        layers: list[Middleware] = [Telemetry(policies.observers, self.settings.base_url)]
+        layers: list[Middleware] = []
         if policies.fallback_models:
             layers.append(FallbackMiddleware(policies.fallback_models))
         layers += outer
@@ -169,12 +171,18 @@ class Engine:
         """
         request = self._request(endpoint, path, params, model=model, stream=stream, options=options)
         call = request.call
+        started_at = time.time()
         kept: Response | None = None
         try:
             response = await self._handle(request)
             kept = _usable(response, stream=stream)
+            self._telemetry.answered(request, kept, started_at)
+        except BaseException as error:
+            self._telemetry.failed(request, error, started_at)
+            raise
         finally:
-            call.hand_on(kept)
+            if call.open_responses:
+                call.hand_on(kept)
         return kept, call
 
     def _request(

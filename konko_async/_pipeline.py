@@ -147,11 +147,28 @@ class Request:
     def replace(self, **changes: Any) -> Request:
         """Return a copy with these attributes changed; new ``params`` are encoded anew."""
         copy = Request.__new__(Request)
-        for name in Request.__slots__:
-            setattr(copy, name, changes.pop(name) if name in changes else getattr(self, name))
-        if changes:
-            raise TypeError(f"a Request has no attribute {next(iter(changes))!r}")
-        if copy.params is not self.params and copy.content is self.content:
+        # One by one: a loop over the names costs three times as much, and every call is copied.
+        copy.operation = self.operation
+        copy.path = self.path
+        copy.params = params = self.params
+        copy.content = content = self.content
+        copy.model = self.model
+        copy.stream = self.stream
+        copy.headers = self.headers
+        copy.query = self.query
+        copy.timeout = self.timeout
+        copy.priority = self.priority
+        copy.call = self.call
+        copy.attempt = self.attempt
+        copy.hedge = self.hedge
+        copy.queued = self.queued
+        copy.connect = self.connect
+        copy.target = self.target
+        for name, value in changes.items():
+            if name not in _SLOTS:
+                raise TypeError(f"a Request has no attribute {name!r}")
+            setattr(copy, name, value)
+        if copy.params is not params and copy.content is content:
             copy.content = copy.operation.encode(copy.params)
         return copy
 
@@ -160,6 +177,9 @@ class Request:
             f"<Request {self.operation.method} {self.path} model={self.model!r} "
             f"attempt={self.attempt}>"
         )
+
+
+_SLOTS = frozenset(Request.__slots__)
 
 
 class Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from konko_async.errors import ConfigurationError
 from konko_async.limits._adaptive import concurrency
+from konko_async.limits._learn import read_limits
 from konko_async.limits._permit import Outcome, Permit
 from konko_async.limits._queue import Line, Waiter, Waiting
 from konko_async.limits._refusal import Cause, refusal
@@ -310,9 +311,9 @@ class Lane:
         Args:
             headers: names in lower case, or a case-insensitive mapping.
         """
-        if self._throttle.learns:
+        if self._throttle.learns and (told := read_limits(headers)) is not None:
             now = self._clock()
-            self._news(now, paused=self._throttle.read(now, headers, self._in_flight))
+            self._news(now, paused=self._throttle.read(now, told, self._in_flight))
 
     def observe_rejection(self, retry_after: float | None = None) -> None:
         """Note a 429, or a 503 that says when to come back: all calls of this lane pause.

@@ -11,7 +11,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Kind", "Reported", "parse_duration", "read_headers"]
+__all__ = ["Kind", "Reported", "Told", "parse_duration", "read_headers", "read_limits"]
 
 Kind = Literal["requests", "tokens"]
 """What is limited."""
@@ -34,6 +34,7 @@ _PARTS: Final = re.compile(
     r"(?:(?P<ms>[0-9]{1,12}(?:\.[0-9]{0,9})?)ms)?",
     re.ASCII,
 )
+_NOTHING: Final = (None, None)
 _SECONDS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -70,6 +71,20 @@ def parse_duration(text: str) -> float | None:
         parts = found.groupdict(default="0")
         seconds = sum(float(parts[unit]) * size for unit, size in _SECONDS.items())
     return seconds if seconds <= _LONGEST else None
+
+
+Told = tuple[Reported | None, Reported | None]
+"""What an answer said of requests and of tokens."""
+
+
+def read_limits(headers: Mapping[str, str]) -> Told | None:
+    """Read all ``x-ratelimit-*`` headers of an answer; None if they say nothing usable.
+
+    Args:
+        headers: names in lower case, or a case-insensitive mapping.
+    """
+    told = read_headers(headers, "requests"), read_headers(headers, "tokens")
+    return None if told == _NOTHING else told
 
 
 def read_headers(headers: Mapping[str, str], kind: Kind) -> Reported | None:

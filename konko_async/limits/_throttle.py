@@ -6,16 +6,14 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from konko_async.limits._buckets import GRACE
-from konko_async.limits._learn import read_headers
 from konko_async.limits._pause import MAX_PAUSE, Belief, Ramp, Strikes, accepted_rate
 from konko_async.limits._quota import Quota
 from konko_async.limits._refusal import Cause
 from konko_async.limits._window import Charge, SlidingSum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from konko_async._options import RateLimit
+    from konko_async.limits._learn import Told
 
 __all__ = ["Charges", "Throttle"]
 
@@ -125,14 +123,13 @@ class Throttle:
             self.requests.spent.correct(charges[0], -1.0)
         self.settle(now, charges, reserved, 0.0)
 
-    def read(self, now: float, headers: Mapping[str, str], in_flight: int) -> bool:
-        """Learn from the headers of an answer.
+    def read(self, now: float, told: Told, in_flight: int) -> bool:
+        """Learn from what the headers of an answer told.
 
         Returns:
             Whether a pause began.
         """
-        requests = read_headers(headers, "requests")
-        tokens = read_headers(headers, "tokens")
+        requests, tokens = told
         wait, unseen = 0.0, float(in_flight)
         if requests is not None:
             wait = self.requests.learn(now, requests, self.belief.share, unseen)

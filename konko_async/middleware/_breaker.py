@@ -40,6 +40,7 @@ class _Verdict(NamedTuple):
 
 
 _NOTHING = _Verdict(None, None)
+_WELL = _Verdict(host=True, model=True)
 
 
 class CircuitBreakerMiddleware:
@@ -58,12 +59,14 @@ class CircuitBreakerMiddleware:
         base_url: where requests without a ``target`` of their own go.
     """
 
-    __slots__ = ("_base_url", "_circuits", "_options")
+    __slots__ = ("_base_url", "_circuits", "_options", "_ways")
 
     def __init__(self, options: CircuitBreaker, base_url: str) -> None:
         self._options = options
         self._base_url = base_url
         self._circuits: dict[tuple[str, str | None], Circuit] = {}
+        # What _way() found, of requests to the client's own server; emptied with any circuit.
+        self._ways: dict[str, tuple[Circuit, Circuit]] = {}
 
     def states(self) -> tuple[CircuitState, ...]:
         """Return the state of each circuit that has been used; ``model`` is None for origins.
@@ -92,14 +95,14 @@ class CircuitBreakerMiddleware:
         if model_ticket is None:
             host.leave(host_ticket)
             raise self._refusal(model, now)
-        verdict = _NOTHING
-        reason = ""
+        verdict, reason = _NOTHING, ""
         try:
             response = await call_next(request)
-            verdict = _Verdict(host=True, model=True)
         except APIError as error:
             verdict, reason = judge(error), type(error).__name__
             raise
+        else:
+            verdict = _WELL
         finally:
             # Also for a cancellation: a probe that ends without a verdict gives its place back.
             now = loop.time()
@@ -108,9 +111,15 @@ class CircuitBreakerMiddleware:
         return response
 
     def _way(self, request: Request) -> tuple[Circuit, Circuit]:
+        model = request.model or ""
+        if request.target is None and (known := self._ways.get(model)) is not None:
+            return known
         base_url = getattr(request.target, "base_url", None) or self._base_url
         origin = _origin(base_url)
-        return self._circuit(origin, None), self._circuit(origin, request.model or "")
+        way = self._circuit(origin, None), self._circuit(origin, model)
+        if request.target is None:
+            self._ways[model] = way
+        return way
 
     def _circuit(self, origin: str, model: str | None) -> Circuit:
         key = origin, model
@@ -118,6 +127,7 @@ class CircuitBreakerMiddleware:
         if circuit is None:
             if len(self._circuits) >= _MOST_CIRCUITS:
                 del self._circuits[next(iter(self._circuits))]
+                self._ways.clear()
             circuit = self._circuits[key] = Circuit(self._options, origin, model)
         return circuit
 

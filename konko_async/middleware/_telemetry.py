@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from konko_async._records import Attempt, CallRecord
@@ -35,7 +34,7 @@ def _notify(observers: Sequence[Observer], record: CallRecord | Attempt) -> None
 
 
 class Telemetry:
-    """The outermost layer: one record per call, and the history on what it raises.
+    """Around the whole of a call: one record for observers, and the history on what it raises.
 
     Args:
         observers: called with each record.
@@ -48,32 +47,41 @@ class Telemetry:
         self._observers = tuple(observers)
         self._base_url = base_url
 
-    async def __call__(self, request: Request, call_next: Handler) -> Response:
-        """Run the call; observers hear of it when its answer has been read or given up."""
-        call = request.call
-        started_at = time.time() if self._observers else 0.0
-        try:
-            response = await call_next(request)
-        except asyncio.CancelledError as error:
-            error.add_note(
-                f"konko_async: {request.operation.name} ({request.model}) was {call.doing}"
-            )
-            self._record(request, started_at, None, "cancelled", "CancelledError")
-            raise
-        except BaseException as error:  # also what the user's own middleware raises
-            if isinstance(error, KonkoError):
-                error.attempts = tuple(call.attempts)
-            _log.debug(
-                "%s of %s failed after %d attempts: %s",
-                request.operation.name, request.model, len(call.attempts), type(error).__name__,
-            )  # fmt: skip
-            self._record(request, started_at, None, "error", type(error).__name__)
-            raise
+    def answered(self, request: Request, response: Response, started_at: float) -> None:
+        """Tell observers when the answer has been read or given up.
+
+        Args:
+            request: the call's first.
+            response: its answer.
+            started_at: wall clock, seconds since 1970, at which the call began.
+        """
         if self._observers:
             response.on_close(
                 lambda ended: self._record(request, started_at, ended, ended.outcome, None)
             )
-        return response
+
+    def failed(self, request: Request, error: BaseException, started_at: float) -> None:
+        """Write down how a call ended, and on the error what was tried.
+
+        Args:
+            request: the call's first.
+            error: what it raises, also from the user's own middleware.
+            started_at: as for :meth:`answered`.
+        """
+        call = request.call
+        if isinstance(error, asyncio.CancelledError):
+            error.add_note(
+                f"konko_async: {request.operation.name} ({request.model}) was {call.doing}"
+            )
+            self._record(request, started_at, None, "cancelled", "CancelledError")
+            return
+        if isinstance(error, KonkoError):
+            error.attempts = tuple(call.attempts)
+        _log.debug(
+            "%s of %s failed after %d attempts: %s",
+            request.operation.name, request.model, len(call.attempts), type(error).__name__,
+        )  # fmt: skip
+        self._record(request, started_at, None, "error", type(error).__name__)
 
     def _record(
         self,
