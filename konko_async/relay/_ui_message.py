@@ -18,6 +18,7 @@ from konko_async.relay._ui_request import parse_ui_chat
 from konko_async.relay._ui_tools import UIToolCalls
 
 if TYPE_CHECKING:
+    from konko_async.relay._policy import RelayOptions
     from konko_async.wire import ChoiceDelta
 
 __all__ = ["UI_MESSAGE", "UIMessageFormat"]
@@ -53,6 +54,7 @@ class UIMessageFormat:
         message_id: of the answer; None: the stream's id, or the browser's own where there is none.
         merge: whether texts that arrived together become one event. Default True.
         metadata: whether ``finish`` carries metadata. Default True.
+        usage: whether that tells the tokens. Default True.
         model: what the model is called there, if not by its own name.
     """
 
@@ -64,12 +66,14 @@ class UIMessageFormat:
         message_id: str | None = None,
         merge: bool = True,
         metadata: bool = True,
+        usage: bool = True,
         model: str | None = None,
     ) -> None:
         self.headers = {"X-Vercel-AI-UI-Message-Stream": "v1"}
         self._message_id = message_id
         self._merge = merge
         self._metadata = metadata
+        self._usage = usage
         self._model = model
         self._tools = UIToolCalls()
         self._open: _Kind | None = None  # the part that grows
@@ -125,7 +129,7 @@ class UIMessageFormat:
 
     def fail(self, error: KonkoError) -> list[bytes]:
         """Return ``error`` with its public text, and ``[DONE]``; ``useChat`` raises it."""
-        return self._cut(public_error(error)[1].message)
+        return self._cut(public_error(error).message)
 
     def stop(self, reason: StopReason) -> list[bytes]:
         """Return ``abort`` where the user wanted it so, else ``error``; and ``[DONE]``."""
@@ -187,7 +191,7 @@ class UIMessageFormat:
         found: dict[str, Any] = {}
         if model := self._model or (completion.model if completion is not None else None):
             found["model"] = model
-        if stats.usage is not None and stats.usage.known:
+        if self._usage and stats.usage is not None and stats.usage.known:
             found["usage"] = _usage(stats.usage)
         if stats.time_to_first_token is not None:
             found["timeToFirstToken"] = round(stats.time_to_first_token, 4)
@@ -212,9 +216,12 @@ def _usage(usage: Usage) -> dict[str, int]:
     return told
 
 
-def _format(call: ChatCall, options: Any) -> UIMessageFormat:
-    del options
-    return UIMessageFormat(message_id=call.message_id)
+def _format(call: ChatCall, options: RelayOptions) -> UIMessageFormat:
+    return UIMessageFormat(
+        message_id=call.message_id,
+        usage="usage" in options.answer_fields,
+        model=options.shown_model(call.model),
+    )
 
 
 UI_MESSAGE: Final = Dialect(name="ui-message", parse=parse_ui_chat, format=_format, resumable=True)

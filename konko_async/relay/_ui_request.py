@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from konko_async.relay._errors import RefusalError
 from konko_async.relay._format import ChatCall
+
+if TYPE_CHECKING:
+    from konko_async.relay._policy import RelayOptions
 
 __all__ = ["model_messages", "parse_ui_chat"]
 
@@ -61,7 +64,7 @@ class _Tool(msgspec.Struct, rename="camel"):
     approval: dict[str, Any] | None = None
 
 
-def parse_ui_chat(body: Any, options: Any) -> ChatCall:
+def parse_ui_chat(body: Any, options: RelayOptions) -> ChatCall:
     """Read the body of ``POST /api/chat``.
 
     Fields that ``useChat`` does not send itself (those of its ``body`` option, such as ``model`` or
@@ -69,12 +72,11 @@ def parse_ui_chat(body: Any, options: Any) -> ChatCall:
 
     Args:
         body: the decoded JSON.
-        options: of the relay; not used.
+        options: of the relay; its default model is asked where the body names none.
 
     Raises:
         RefusalError: 400; names the place of the fault.
     """
-    del options
     if not isinstance(body, dict):
         raise _refusal("the body must be a JSON object", None)
     read: _Body = _convert(body, _Body, "")
@@ -85,7 +87,7 @@ def parse_ui_chat(body: Any, options: Any) -> ChatCall:
     messages = model_messages(read.messages)
     last = read.messages[-1]
     return ChatCall(
-        model=read.model,
+        model=read.model or options.default_model,
         messages=messages,
         params={n: v for n, v in body.items() if n not in _OWN and n not in _NOT_PARAMS},
         key=read.id,

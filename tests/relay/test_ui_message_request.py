@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.relay._errors import RefusalError
+from konko_async.relay._policy import RelayOptions
 from konko_async.relay._ui_request import parse_ui_chat
+
+OPTIONS = RelayOptions(models=["default", "m"])
 
 
 def text(words):
@@ -32,7 +35,7 @@ def body(*messages, **more):
 
 
 def messages_of(*messages):
-    return parse_ui_chat(body(*messages), None).messages
+    return parse_ui_chat(body(*messages), OPTIONS).messages
 
 
 def test_a_conversation():
@@ -47,7 +50,7 @@ def test_a_conversation():
             messageId=None,
             headers={},
         ),
-        None,
+        OPTIONS,
     )
     assert call.messages == [
         {"role": "system", "content": "Be kind."},
@@ -85,7 +88,7 @@ def test_tools_with_a_result_are_sent_back_step_by_step():
                 {"type": "something-of-tomorrow"},
             ),
         ),
-        None,
+        OPTIONS,
     )  # fmt: skip
     assert call.messages[1:] == [
         {
@@ -103,6 +106,10 @@ def test_tools_with_a_result_are_sent_back_step_by_step():
         {"role": "tool", "tool_call_id": "c3", "content": "no way"},
     ]
     assert call.message_id == "a1"  # the answer goes on in the message that asked for the tools
+
+
+def test_a_call_that_names_no_model_asks_the_default_one():
+    assert parse_ui_chat(body(user(text("x"))), OPTIONS).model == "default"
 
 
 def test_a_stopped_answer_without_text_is_left_out():
@@ -172,7 +179,7 @@ def file(kind, url):
 )  # fmt: skip
 def test_refusals_name_the_place(given_body, param, said):
     with pytest.raises(RefusalError) as caught:
-        parse_ui_chat(given_body, None)
+        parse_ui_chat(given_body, OPTIONS)
     assert caught.value.status == 400
     assert caught.value.param == param
     assert said in caught.value.message
@@ -232,7 +239,7 @@ posted = st.fixed_dictionaries(
 def test_whatever_is_posted_is_a_call_or_a_refusal(value):
     value = json.loads(json.dumps(value))
     try:
-        call = parse_ui_chat(value, None)
+        call = parse_ui_chat(value, OPTIONS)
     except RefusalError:
         return
     asked = set()
