@@ -32,10 +32,11 @@ class UIToolCalls:
     arguments are known to be whole.
     """
 
-    __slots__ = ("_by_index", "_calls", "_last")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_last")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
+        self._by_id: dict[str, _Call] = {}
         self._by_index: dict[int, _Call] = {}
         self._last: _Call | None = None
 
@@ -44,7 +45,9 @@ class UIToolCalls:
         events: list[bytes] = []
         for place, piece in enumerate(pieces):
             call = self._last = self._find(piece, place)
-            call.id = call.id or piece.id or ""
+            if piece.id and not call.id:
+                call.id = piece.id
+                self._by_id[piece.id] = call
             function = piece.function
             if function is None:
                 continue
@@ -92,7 +95,7 @@ class UIToolCalls:
         return self._last
 
     def _with_id(self, id: str | None) -> _Call | None:
-        return next((call for call in self._calls if id and call.id == id), None)
+        return self._by_id.get(id) if id else None
 
     def _new(self) -> _Call:
         self._calls.append(_Call())
