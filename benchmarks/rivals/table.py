@@ -1,0 +1,53 @@
+"""Who takes part, and in which environment."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way of reading answers.
+
+    Attributes:
+        name: what it is called in orders and results.
+        label: what it is called in tables and plots.
+        module: the module of this package.
+        mode: what its ``make()`` is told.
+        env: its environment is ``.venv-bench-<env>``; empty: the one of the harness.
+        streams: whether it can stream.
+        wholes: whether it can read whole answers.
+    """
+
+    name: str
+    label: str
+    module: str
+    mode: str = ""
+    env: str = ""
+    streams: bool = True
+    wholes: bool = True
+
+    def python(self) -> str:
+        """Return its interpreter."""
+        if not self.env:
+            return sys.executable
+        return str(ROOT / f".venv-bench-{self.env}" / "bin" / "python")
+
+    def ready(self) -> bool:
+        """Whether its environment is there."""
+        return Path(self.python()).exists()
+
+
+RIVALS = {
+    rival.name: rival
+    for rival in (
+        Rival("ours", "konko_async, chunks, everything on", "ours", "chunks"),
+        Rival("ours_text", "konko_async, text(), everything on", "ours", "text", wholes=False),
+        Rival("ours_plain", "konko_async, chunks, plain", "ours", "plain"),
+        Rival("hand", "hand-written aiohttp + msgspec", "hand"),
+    )
+}
