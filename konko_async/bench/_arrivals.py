@@ -1,0 +1,44 @@
+"""When requests are to be sent, at a rate."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+__all__ = ["arrivals"]
+
+
+def arrivals(
+    rate: float, burstiness: float = 1.0, *, number: int | None = None, seed: int = 0
+) -> Iterator[float]:
+    """Yield when each request is due, in seconds since the beginning.
+
+    The gaps are drawn from a gamma distribution of shape ``burstiness`` and mean ``1 / rate``, and
+    then, where the number is known, stretched so that the last request is due at ``number / rate``:
+    so does vLLM (``vllm/benchmarks/serve.py``, ``get_request``), that the load be the same for
+    every seed.
+
+    Args:
+        rate: requests a second.
+        burstiness: 1: a Poisson process; less: bursts; ``inf``: all gaps alike.
+        number: of requests; None: without end.
+        seed: the same one gives the same times.
+    """
+    if number is None:
+        yield from _running_sum(rate, burstiness, random.Random(seed))  # noqa: S311 - no secret
+        return
+    times = _running_sum(rate, burstiness, random.Random(seed))  # noqa: S311 - no secret
+    found = [next(times) for _ in range(number)]
+    stretch = number / rate / found[-1] if found and found[-1] > 0 else 1.0
+    yield from (time * stretch for time in found)
+
+
+def _running_sum(rate: float, burstiness: float, source: random.Random) -> Iterator[float]:
+    due = 0.0
+    while True:
+        if burstiness == math.inf:
+            due += 1 / rate
+        else:
+            due += source.gammavariate(burstiness, 1 / (rate * burstiness))
+        yield due
