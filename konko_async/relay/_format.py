@@ -91,7 +91,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: stored with streams.
         parse: the decoded JSON body (any value) and the :class:`RelayOptions` to a ChatCall; raises
-            :class:`~konko_async.relay.Refusal`. Models, fields and caps are checked by
+            :class:`~konko_async.relay.RefusalError`. Models, fields and caps are checked by
             ``checked_call()`` of ``_policy``, which it may call.
         format: the call to the Format of its answer.
         resumable: whether streams are resumable unless asked otherwise.

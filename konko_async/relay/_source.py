@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from konko_async import ChatStream
-from konko_async.relay._format import Format, StopReason
+from konko_async import ChatStream, KonkoError
+from konko_async.relay._errors import described
+from konko_async.relay._format import Format, StopReason, StreamStats
+from konko_async.relay._frames import frames
+from konko_async.relay._scope import Scope
 
-__all__ = ["Source", "StreamSource"]
+__all__ = ["Source", "StreamSource", "Timing", "note_failure"]
+
+_log = logging.getLogger("konko_async.relay")
 
 
 class Source(Protocol):
@@ -33,13 +40,106 @@ class Source(Protocol):
         """Let go of everything; what is direct cancels its upstream call. Idempotent."""
 
 
+class Timing:
+    """When a call began, by the loop's clock."""
+
+    __slots__ = ("_clock", "_started")
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
+
+    def stats(self, stream: ChatStream) -> StreamStats:
+        """Return the figures of a stream that has ended."""
+        return StreamStats(
+            time_to_first_token=stream.time_to_first_token,
+            duration=self._clock() - self._started,
+            usage=stream.usage,
+        )
+
+
+def note_failure(error: KonkoError, request_id: str | None) -> None:
+    """Log a failure: its kind and the server's request id, no word of what was said."""
+    status, public = described(error)
+    _log.warning(
+        "stream failed: %s (%s, %d), request id %s",
+        type(error).__name__,
+        public.type,
+        status,
+        request_id,
+    )
+
+
 class StreamSource:
     """A ChatStream, directly: whoever reads slowly holds the server up.
 
     Args:
         stream: open or not; if not, the first read opens it, and its failure is a frame.
         format: one for this stream alone.
+
+    Attributes:
+        headers: the format's.
     """
 
     def __init__(self, stream: ChatStream, format: Format) -> None:
-        raise NotImplementedError
+        self.headers: Mapping[str, str] = format.headers
+        self._stream = stream
+        self._format = format
+        self._timing = Timing()
+        self._begun = False
+        self._ended = False
+        self._reason: StopReason | None = None
+        self._scope = Scope()
+
+    async def open(self) -> KonkoError | None:
+        """Wait for the first delta.
+
+        Returns:
+            None; or the failure, if the call failed before it. Then there is nothing to read.
+        """
+        try:
+            await self._stream.__aenter__()
+        except KonkoError as error:
+            self._ended = True
+            note_failure(error, self._stream.request_id)
+            return error
+        return None
+
+    async def read(self) -> bytes | None:
+        """Wait for what arrives, and return all of it; None at the end."""
+        while not self._ended:
+            payloads = [] if self._begun else self._format.begin(None)
+            self._begun = True
+            payloads += await self._next()
+            if payloads:
+                return frames(payloads)
+        return None
+
+    async def _next(self) -> list[bytes]:
+        """Return the next payloads; the last ones if this is the end."""
+        with self._scope:
+            try:
+                if self._reason is None:
+                    batch = await self._stream.read()
+                    if batch is not None:
+                        return self._format.take(batch)
+                    self._ended = True
+                    completion = await self._stream.completion()
+                    return self._format.end(completion, self._timing.stats(self._stream))
+            except KonkoError as error:
+                self._ended = True
+                note_failure(error, self._stream.request_id)
+                return self._format.fail(error)
+        self._ended = True
+        await self._stream.close()
+        return self._format.stop(self._reason or "stopped")
+
+    def stop(self, reason: StopReason) -> None:
+        """End the stream: the reader gets the final event that says why. Idempotent."""
+        self._reason = self._reason or reason
+        self._scope.interrupt()
+
+    async def close(self) -> None:
+        """Cancel the upstream call, unless it has ended. Idempotent."""
+        self._ended = True
+        await self._stream.close()

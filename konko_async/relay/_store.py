@@ -7,26 +7,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from konko_async.errors import KonkoError
-
-__all__ = [
-    "Page", "StoreFullError", "StreamInfo", "StreamLostError", "StreamStore", "StreamTooLongError",
-    "Watched",
-]  # fmt: skip
+__all__ = ["Page", "StreamInfo", "StreamStore", "Watched"]
 
 State = Literal["active", "finished", "expired"]
-
-
-class StoreFullError(KonkoError):
-    """The store takes no more streams now."""
-
-
-class StreamTooLongError(KonkoError):
-    """A stream is longer than its store keeps."""
-
-
-class StreamLostError(KonkoError):
-    """A stream is not there, or whoever wrote it is no more."""
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):

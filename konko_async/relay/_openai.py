@@ -1,0 +1,159 @@
+"""OpenAI's chunk format: handed through, less what is not on the list of fields."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from konko_async import ChatCompletion, ChatCompletionChunk, ChunkBatch, KonkoError
+from konko_async.relay._errors import public_error
+from konko_async.relay._format import StopReason, StreamStats
+
+__all__ = ["ANSWER_FIELDS", "OpenAIFormat", "completion_json"]
+
+DONE = b"[DONE]"
+
+ANSWER_FIELDS = frozenset({
+    "id", "object", "created", "model", "choices", "usage",
+    "index", "delta", "message", "finish_reason", "logprobs",
+    "role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning",
+})  # fmt: skip
+"""Fields of answers, of their choices and of their messages that browsers get to see."""
+
+_SHOWN_AS_NULL = frozenset({"finish_reason"})  # where others are left out
+_encode = msgspec.json.Encoder().encode
+
+
+def _kept(fields: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in fields.items()
+        if name in allowed and (value is not None or name in _SHOWN_AS_NULL)
+    }
+
+
+def _public(
+    answer: ChatCompletion | ChatCompletionChunk, allowed: Collection[str], model: str | None
+) -> dict[str, Any]:
+    """Return what of an answer is on the list; fields without a name of ours are not."""
+    whole = _kept(msgspec.to_builtins(answer), allowed)
+    if model is not None and "model" in whole:
+        whole["model"] = model
+    if "choices" in whole:
+        choices = [_kept(choice, allowed) for choice in whole["choices"]]
+        for choice in choices:
+            for name in ("delta", "message"):
+                if name in choice:
+                    choice[name] = _kept(choice[name], allowed)
+        whole["choices"] = choices
+    return whole
+
+
+def completion_json(
+    completion: ChatCompletion,
+    *,
+    fields: Collection[str] = ANSWER_FIELDS,
+    model: str | None = None,
+) -> bytes:
+    """Return a whole answer as JSON.
+
+    Args:
+        completion: the answer.
+        fields: names of those that browsers get to see.
+        model: what the model is called there, if not by its own name.
+    """
+    return _encode(_public(completion, fields, model))
+
+
+class OpenAIFormat:
+    """Writes ``chat.completion.chunk`` events.
+
+    Chunks that differ in their text only, which is nearly all, are put together from the JSON
+    strings that arrived: nothing is decoded or encoded for them.
+
+    Args:
+        fields: names of the fields that browsers get to see. Default :data:`ANSWER_FIELDS`.
+        merge: make one chunk of those that arrived together. Default False.
+        stats: tell times and tokens in an event after the last chunk. Default False.
+        model: what the model is called, if not by its own name.
+
+    Attributes:
+        headers: none.
+    """
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        *,
+        fields: Collection[str] = ANSWER_FIELDS,
+        merge: bool = False,
+        stats: bool = False,
+        model: str | None = None,
+    ) -> None:
+        self._fields = frozenset(fields)
+        self._merge = merge
+        self._stats = stats
+        self._model = model
+        self._shape: ChatCompletionChunk | None = None
+        self._before: bytes | None = None  # a chunk's JSON up to its text; None: has no text
+        self._after = b""
+
+    def begin(self, stream_id: str | None) -> list[bytes]:  # noqa: ARG002 - the headers tell it
+        """Return nothing: the format begins with its first chunk."""
+        return []
+
+    def take(self, batch: ChunkBatch[ChatCompletionChunk]) -> list[bytes]:
+        """Return the payloads of chunks."""
+        shape = batch.shape
+        if shape is None:
+            return [_encode(_public(chunk, self._fields, self._model)) for chunk in batch.chunks()]
+        if shape is not self._shape:
+            self._learn(shape)
+        before, after = self._before, self._after
+        if before is None:
+            return [after] * len(batch)
+        strings = batch.strings
+        if self._merge and len(strings) > 1:
+            text = b"".join([string[1:-1] for string in strings])
+            return [b'%b"%b"%b' % (before, text, after)]
+        return [before + string + after for string in strings]
+
+    def _learn(self, shape: ChatCompletionChunk) -> None:
+        """Encode all but the text of the chunks to come."""
+        self._shape = shape
+        public = _public(shape, self._fields, self._model)
+        place = secrets.token_hex(16)  # a text that is nowhere else
+        for choice in public.get("choices", ()):
+            if "content" in choice.get("delta", ()):
+                choice["delta"]["content"] = place
+        before, found, after = _encode(public).partition(b'"%b"' % place.encode())
+        self._before, self._after = (before, after) if found else (None, before)
+
+    def end(
+        self,
+        completion: ChatCompletion | None,  # noqa: ARG002 - all of it has been said
+        stats: StreamStats,
+    ) -> list[bytes]:
+        """Return the figures, if they are asked for, and the end."""
+        if not self._stats:
+            return [DONE]
+        usage = stats.usage
+        relay = {
+            "time_to_first_token": stats.time_to_first_token,
+            "duration": stats.duration,
+            "usage": None if usage is None or "usage" not in self._fields else usage,
+        }
+        return [_encode({"object": "relay.stats", "choices": [], "relay": relay}), DONE]
+
+    def fail(self, error: KonkoError) -> list[bytes]:
+        """Return the error, as clients of this format raise it, and the end."""
+        return [_encode({"error": public_error(error)}), DONE]
+
+    def stop(self, reason: StopReason) -> list[bytes]:
+        """Return an event without choices that says why, and the end."""
+        relay = {"reason": reason}
+        return [_encode({"object": f"relay.{reason}", "choices": [], "relay": relay}), DONE]

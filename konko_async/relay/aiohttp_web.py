@@ -1,0 +1,162 @@
+"""The relay in ``aiohttp.web``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from konko_async import ChatStream
+from konko_async.relay._format import Format
+from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
+from konko_async.relay._openai import OpenAIFormat
+from konko_async.relay._pump import Delivery, pump
+from konko_async.relay._scope import ReaderGoneError, Watch
+from konko_async.relay._source import Source, StreamSource
+
+if TYPE_CHECKING:
+    from konko_async.relay._service import RelayService
+
+__all__ = ["add_routes", "stream_response"]
+
+
+class _Browser:
+    """One browser's connection."""
+
+    __slots__ = ("_request", "_response")
+
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._request = request
+        self._response = response
+
+    def gone(self) -> bool:
+        return _gone(self._request)
+
+    async def write(self, frames: bytes) -> None:
+        await self._response.write(frames)
+
+
+def _gone(request: web.Request) -> bool:
+    """Whether the browser has left: aiohttp lets handlers run on."""
+    transport = request.transport
+    return transport is None or transport.is_closing()
+
+
+async def _send(
+    request: web.Request,
+    source: Source,
+    headers: dict[str, str],
+    delivery: Delivery | None,
+    *,
+    early: bool,
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    browser = _Browser(request, response)
+    if await pump(source, browser, delivery, early=early) == "done" and not browser.gone():
+        await response.write_eof()
+    return response
+
+
+async def stream_response(
+    request: web.Request,
+    stream: ChatStream,
+    *,
+    format: Format | None = None,
+    delivery: Delivery | None = None,
+    open_early: bool = False,
+) -> web.StreamResponse:
+    """Answer a request with a stream; for handlers of your own.
+
+    Waits for the first delta, unless told otherwise, so that a failure before it is a status. If
+    the browser leaves, at any time, the upstream call is cancelled within a second.
+
+    Args:
+        request: whose answer it is.
+        stream: from ``client.chat.completions.stream(...)``, open or not; it is closed.
+        format: of the events. Default ``OpenAIFormat()``.
+        delivery: heartbeats, coalescing, patience. Default ``Delivery()``.
+        open_early: answer 200 and send heartbeats before the first token. Default False.
+
+    Returns:
+        The response, sent; return it from the handler.
+
+    Example:
+        >>> async def chat(request: web.Request) -> web.StreamResponse:
+        ...     stream = client.chat.completions.stream(model=MODEL, messages=[...])
+        ...     return await stream_response(request, stream)
+    """
+    delivery = delivery or Delivery()
+    source = StreamSource(stream, format or OpenAIFormat())
+    try:
+        with Watch(lambda: _gone(request), delivery.look):
+            failure = None if open_early else await source.open()
+        if failure is not None:
+            return _whole(error_reply(failure))
+        headers = {**STREAM_HEADERS, **source.headers}
+        return await _send(request, source, headers, delivery, early=open_early)
+    except ReaderGoneError:
+        return web.Response(status=499)  # nobody gets it
+    finally:
+        await source.close()
+
+
+def _whole(reply: RelayReply) -> web.Response:
+    return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    async for piece in request.content.iter_any():
+        yield piece
+
+
+def _neutral(request: web.Request, prefix: str) -> RelayRequest:
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        name = name.lower()  # noqa: PLW2901 - the same name
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    transport = request.transport
+    local = None if transport is None else transport.get_extra_info("sockname")
+    return RelayRequest(
+        method=request.method,
+        path=request.path[len(prefix) :] or "/",
+        query=dict(request.query),
+        headers=headers,
+        body=lambda: _body(request),
+        gone=lambda: _gone(request),
+        local=local[0] if isinstance(local, tuple) else None,
+        peer=request.remote,
+        native=request,
+    )
+
+
+def add_routes(app: web.Application, service: RelayService, prefix: str = "") -> None:
+    """Serve a relay's endpoints.
+
+    Args:
+        app: takes the routes, and closes the service when it is cleaned up.
+        service: answers.
+        prefix: of all paths, such as ``/relay``; without a slash at its end.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            reply = await service.handle(_neutral(request, prefix))
+        except ReaderGoneError:
+            return web.Response(status=499)  # nobody gets it
+        try:
+            if reply.source is None:
+                return _whole(reply)
+            return await _send(
+                request, reply.source, reply.headers, service.options.delivery, early=reply.early
+            )
+        finally:
+            await reply.close()
+
+    async def close(_: web.Application) -> None:
+        await service.close()
+
+    for path in service.paths:
+        app.router.add_route("*", prefix + path, handle)
+    app.on_shutdown.append(close)
