@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 
@@ -12,12 +11,10 @@ from konko_async.relay._errors import StreamLostError
 from konko_async.relay._format import Format, StopReason
 from konko_async.relay._frames import frames, numbered
 from konko_async.relay._scope import Scope
-from konko_async.relay._source import Timing, note_failure
+from konko_async.relay._source import Timing, note_failure, note_fault
 from konko_async.relay._store import StreamInfo, StreamStore
 
 __all__ = ["HubSource", "Run", "StreamHub"]
-
-_log = logging.getLogger("konko_async.relay")
 
 LEASE = 30.0  # seconds after which a writer or a reader that says nothing counts as dead
 _RENEW = LEASE / 3
@@ -98,7 +95,7 @@ class Run:
 
     def _failed(self, error: Exception) -> list[bytes]:
         if not isinstance(error, KonkoError):
-            _log.error("the store of streams failed: %s", type(error).__name__)
+            note_fault(error)
             error = KonkoError("the store of streams failed")
         note_failure(error, self._stream.request_id)
         if not self._opened.done():
@@ -114,7 +111,7 @@ class Run:
         try:
             await self._store.finish(self.info.id, last)
         except Exception as error:  # noqa: BLE001 - a store's own; the lease tells the readers
-            _log.error("the store of streams failed: %s", type(error).__name__)
+            note_fault(error)
 
     async def _guard(self) -> None:
         """Stop the stream when somebody asks for it, or when nobody reads it any more."""
@@ -126,7 +123,7 @@ class Run:
                 self.stop("abandoned")
                 return
             except Exception as error:  # noqa: BLE001 - a store's own; it may come back
-                _log.error("the store of streams failed: %s", type(error).__name__)
+                note_fault(error)
                 await asyncio.sleep(_RETRY)
                 continue
             if told.stop:
@@ -194,7 +191,7 @@ class HubSource:
                 self._ended = True
                 return frames(self._say_failed(error))
             except Exception as error:  # noqa: BLE001 - a store's own; the reader is told anyway
-                _log.error("the store of streams failed: %s", type(error).__name__)
+                note_fault(error)
                 self._ended = True
                 return frames(self._say_failed(StreamLostError("the store failed")))
         self._ended = True
@@ -222,7 +219,7 @@ class HubSource:
             try:
                 await self._store.leave(self._id, self._reader)
             except Exception as error:  # noqa: BLE001 - a store's own; the lease ends by itself
-                _log.error("the store of streams failed: %s", type(error).__name__)
+                note_fault(error)
 
 
 class StreamHub:

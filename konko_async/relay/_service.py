@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -23,13 +21,11 @@ from konko_async.relay._http import RelayReply, RelayRequest, error_reply, json_
 from konko_async.relay._page import page_reply
 from konko_async.relay._policy import OPENAI, RelayOptions, is_loopback
 from konko_async.relay._scope import Watch
-from konko_async.relay._source import Source
+from konko_async.relay._source import Source, note_fault
 from konko_async.relay._store import StreamStore
 from konko_async.relay._ui_message import UI_MESSAGE
 
 __all__ = ["AuthHook", "RelayService"]
-
-_log = logging.getLogger("konko_async.relay")
 
 AuthHook = Callable[[RelayRequest], Awaitable[str | None]]
 """Given a request, returns who asks (any text that is stable per user), or None: refused."""
@@ -135,7 +131,7 @@ class RelayService:
             except KonkoError as error:
                 reply = error_reply(error)
             except Exception as error:  # noqa: BLE001 - a hook's; a browser gets an answer anyway
-                _note_fault(error)
+                note_fault(error)
                 reply = error_reply(KonkoError("the relay failed"))
             reply.headers.update(cross_origin_headers(origin, self.options))
             return reply
@@ -300,9 +296,3 @@ def _number(last_event_id: str, stream_id: str) -> int:
     if not (number.isascii() and number.isdigit() and len(number) < 16):  # noqa: PLR2004 - fits
         raise RefusalError(400, "Last-Event-ID is no id of this stream", param="Last-Event-ID")
     return int(number)
-
-
-def _note_fault(error: Exception) -> None:
-    """Log where a hook of the application failed; its message may hold what users said."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s while a request was answered, at\n%s", type(error).__name__, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from konko_async.relay._format import Format, StopReason, StreamStats
 from konko_async.relay._frames import frames
 from konko_async.relay._scope import Scope
 
-__all__ = ["Source", "StreamSource", "Timing", "note_failure"]
+__all__ = ["Source", "StreamSource", "Timing", "note_failure", "note_fault"]
 
 _log = logging.getLogger("konko_async.relay")
 
@@ -68,6 +69,12 @@ def note_failure(error: KonkoError, request_id: str | None) -> None:
         status,
         request_id,
     )
+
+
+def note_fault(error: Exception) -> None:
+    """Log where something failed that should not; its message may hold what users said."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s, at\n%s", type(error).__name__, where)
 
 
 class StreamSource:
@@ -130,6 +137,10 @@ class StreamSource:
                 self._ended = True
                 note_failure(error, self._stream.request_id)
                 return self._format.fail(error)
+            except Exception as error:  # noqa: BLE001 - a fault, in a format say: never a cut
+                self._ended = True
+                note_fault(error)
+                return self._format.fail(KonkoError("the relay failed"))
         self._ended = True
         await self._stream.close()
         return self._format.stop(self._reason or "stopped")

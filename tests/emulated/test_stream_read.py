@@ -1,0 +1,185 @@
+"""Stream.read(): chunks as they arrive, decoded no further than is needed."""
+
+# ruff: noqa: SIM117 - a line for each thing that is opened
+
+import asyncio
+import json
+
+import pytest
+from client_kit import ASK, MESSAGES, MODEL, serving, text_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from konko_async import KonkoError, StreamError, StreamServerError, StreamTruncatedError
+from konko_async.testing import Answer, Emulator, FaultServer, faults
+
+TOKENS = ["Hel", "lo", " \u2028", '"', "\\", "\n", "é", "😀", ""]
+
+
+def chunk(text=None, **more):
+    delta = {} if text is None else {"content": text}
+    choice = {"index": 0, "delta": {**delta, **more.pop("delta", {})}, "finish_reason": None}
+    choice |= more.pop("choice", {})
+    return json.dumps({"id": "c", "created": 1, "model": "m", "choices": [choice], **more})
+
+
+async def batches_of(stream):
+    found = []
+    while (batch := await stream.read()) is not None:
+        assert len(batch) > 0
+        found.append(batch)
+    assert await stream.read() is None
+    return found
+
+
+def same(batch):
+    """What a batch says by shape and strings is what it says by chunks."""
+    chunks = batch.chunks()
+    assert len(chunks) == len(batch)
+    if batch.shape is not None:
+        assert batch.shape.choices[0].delta.content == ""
+        assert [json.loads(string) for string in batch.strings] == batch.texts()
+        assert [c.choices[0].delta.content for c in chunks] == batch.texts()
+        for each in chunks:
+            each.choices[0].delta.content = ""
+            assert each == batch.shape
+    return batch.chunks()
+
+
+async def test_what_arrived_together_comes_together():
+    async with serving(FaultServer(Answer.stream(TOKENS * 3))) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            batches = await batches_of(stream)
+            assert text_of(await stream.completion()) == "".join(TOKENS * 3)
+    chunks = [c for batch in batches for c in same(batch)]
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "".join(TOKENS * 3)
+    assert len(batches) < len(chunks)
+
+
+async def test_chunks_alike_have_one_shape_for_all_batches():
+    answer = Answer.stream(["tok"] * 40)
+    async with serving(FaultServer(answer.split_every(len(answer) // 10))) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            batches = await batches_of(stream)
+    shapes = [batch.shape for batch in batches if batch.shape is not None]
+    assert len(shapes) > 2
+    assert len({id(shape) for shape in shapes}) == 1
+    assert {s for b in batches if b.shape is not None for s in b.strings} == {b'"tok"'}
+
+
+async def test_strings_are_those_of_the_wire():
+    escaped = chunk("c").replace('"content": "c"', '"content": "\\u0063\\/"')
+    events = [chunk("a"), chunk("b"), escaped, "[DONE]"]
+    wire = Answer.events(events)
+    async with serving(FaultServer(wire.split_every(len(wire) // 6))) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            batches = await batches_of(stream)
+    strings = [s for b in batches if b.shape is not None for s in b.strings]
+    assert b'"\\u0063\\/"' in strings
+    assert (
+        "".join(t for b in batches for c in same(b) for t in [c.choices[0].delta.content]) == "abc/"
+    )
+
+
+async def test_a_stream_opens_on_its_first_read_and_fails_there():
+    async with serving(
+        FaultServer(Answer.error(404, "no such model"), Answer.stream(["a"]))
+    ) as client:
+        stream = client.chat.completions.stream(**ASK)
+        for _ in range(2):
+            with pytest.raises(KonkoError, match="no such model"):
+                await stream.read()
+        assert await batches_of(client.chat.completions.stream(**ASK))
+
+
+async def test_reading_and_iterating_share_one_stream():
+    async with serving(FaultServer(Answer.stream(["a", "b", "c"]))) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            assert (await anext(stream)).choices[0].delta.role == "assistant"
+            rest = [c for batch in await batches_of(stream) for c in same(batch)]
+            assert "".join(c.choices[0].delta.content or "" for c in rest) == "abc"
+            assert [c async for c in stream] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.Cut(4), StreamTruncatedError),
+        (faults.Cut(4, reset=False), StreamTruncatedError),
+        (faults.ErrorInStream(4), StreamServerError),
+        (faults.ErrorInStream(4, shape="event"), StreamServerError),
+    ],
+)
+async def test_a_failure_comes_after_what_came_before_it(fault, error):
+    emulator = Emulator(answer=lambda body: ["a", "b", "c", "d", "e"])
+    async with serving(emulator) as client:
+        emulator.script(fault)
+        async with client.chat.completions.stream(**ASK) as stream:
+            texts = []
+            with pytest.raises(error) as caught:
+                while (batch := await stream.read()) is not None:
+                    texts += [c.choices[0].delta.content or "" for c in same(batch)]
+            assert "".join(texts) == text_of(caught.value.partial) == "abc"
+            with pytest.raises(error):  # again: it never looks like an end
+                await stream.read()
+
+
+async def test_closed_while_it_is_read():
+    answer = Answer.stream(["Hel", "lo"])
+    server = FaultServer(answer.stall(answer.wire.index(b'"lo"') - 120))
+    async with serving(server) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            while not any(
+                "Hel" in c.choices[0].delta.content for c in (await stream.read()).chunks()
+            ):
+                pass
+            reading = asyncio.create_task(stream.read())
+            await server.wait_for_stall()
+            await asyncio.sleep(0)
+            await stream.close()
+            with pytest.raises(StreamError):
+                await reading
+        await server.wait_until_closed()
+
+
+EVENTS = st.one_of(
+    st.builds(chunk, st.sampled_from(TOKENS)),
+    st.builds(chunk, st.text(max_size=4)),
+    st.just(chunk("x", model="other")),
+    st.just(chunk("x", choice={"index": 1})),
+    st.just(chunk("x", choice={"logprobs": {"content": [{"token": "x", "logprob": -1}]}})),
+    st.just(chunk("x", delta={"role": "assistant"})),
+    st.just(
+        chunk(None, delta={"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]})
+    ),
+    st.just(chunk(None, delta={"reasoning_content": "hm"})),
+    st.just(
+        '{"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+    ),
+    st.just('{"id":"c","created":"12","choices":{"index":0,"delta":{"content":"bent"}}}'),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(EVENTS, max_size=30),
+    st.lists(st.integers(1, 700), min_size=1, max_size=30),
+)
+def test_reading_gives_what_iterating_gives_however_it_is_cut(events, sizes):
+    last = chunk("", choice={"finish_reason": "stop"})
+    answer = Answer.events([chunk("first"), *events, last, "[DONE]"])
+    # The second sends it all at once.
+    asyncio.run(_compare(FaultServer(answer.split(sizes), answer), len(events) + 2))
+
+
+async def _compare(server, count):
+    async with serving(server) as client:
+        async with client.chat.completions.stream(model=MODEL, messages=MESSAGES, n=1) as stream:
+            read = [c for batch in await batches_of(stream) for c in same(batch)]
+            whole = await stream.completion()
+        async with client.chat.completions.stream(model=MODEL, messages=MESSAGES, n=1) as stream:
+            iterated = [c async for c in stream]
+            assert await stream.completion() == whole
+    assert read == iterated
+    assert [c.raw for c in read] == [c.raw for c in iterated]
+    assert len(read) == count
