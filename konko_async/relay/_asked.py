@@ -1,0 +1,72 @@
+"""What a caller asks for in its headers: how long it will wait, and how urgent it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypedDict
+
+from konko_async import Priority
+from konko_async.relay._errors import RefusalError
+
+__all__ = ["PRIORITY_HEADER", "TIMEOUT_HEADER", "CallKeywords", "call_keywords"]
+
+TIMEOUT_HEADER: Final = "x-request-timeout"
+PRIORITY_HEADER: Final = "x-request-priority"
+
+
+class CallKeywords(TypedDict, total=False):
+    """Keywords for ``create()`` and ``stream()``."""
+
+    timeout: float
+    priority: Priority
+
+
+def call_keywords(
+    headers: Mapping[str, str],
+    *,
+    max_timeout: float,
+    timeout: float | None = None,
+    priority: Priority = "interactive",
+) -> CallKeywords:
+    """Read a request's deadline and priority from its headers.
+
+    ``X-Request-Timeout`` is the total in seconds, stream included; more than ``max_timeout`` is
+    taken as that. ``X-Request-Priority: batch`` lets a call stand back behind others; nobody gets
+    ahead by it: ``interactive`` is granted only where it is the default.
+
+    Args:
+        headers: case-insensitive, or names in lower case.
+        max_timeout: seconds, the most that is granted.
+        timeout: seconds where the caller names none. Default ``max_timeout``.
+        priority: where the caller names none. Default ``interactive``.
+
+    Returns:
+        Keywords: ``await client.chat.completions.create(..., **call_keywords(request.headers,
+        max_timeout=120))``.
+
+    Raises:
+        RefusalError: 400; a header has no meaning.
+    """
+    seconds = max_timeout if timeout is None else min(timeout, max_timeout)
+    asked = headers.get(TIMEOUT_HEADER)
+    if asked is not None:
+        seconds = min(_seconds(asked), max_timeout)
+    wanted = headers.get(PRIORITY_HEADER, priority).strip().lower()
+    if wanted not in {"interactive", "batch"}:
+        raise RefusalError(
+            400, "X-Request-Priority must be interactive or batch", param="X-Request-Priority"
+        )
+    return {"timeout": seconds, "priority": "batch" if wanted == "batch" else priority}
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text) if text.isascii() and len(text) < 32 else math.nan  # noqa: PLR2004 - no number is longer
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise RefusalError(
+            400, "X-Request-Timeout must be a number of seconds above 0", param="X-Request-Timeout"
+        )
+    return value

@@ -1,0 +1,147 @@
+"""An end with notice: streams may finish, then they are told, then they are over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from konko_async.errors import ConfigurationError
+from konko_async.relay._errors import RefusalError
+
+if TYPE_CHECKING:
+    from konko_async.relay._service import RelayService
+    from konko_async.relay._source import Source
+
+__all__ = ["Drain"]
+
+_log = logging.getLogger("konko_async.relay")
+
+_FINAL: Final = 5.0  # seconds for the final events to be taken by their readers
+
+
+class Drain:
+    """Ends an application's streams when it is shut down.
+
+    From :meth:`start` on new calls are refused with 503 and ``Retry-After``. Streams that are being
+    read may finish for ``seconds``; each of those that are left then gets the final event of its
+    format that says so, and ends. The adapters' ``lifespan()`` and ``drained()`` call :meth:`run`
+    when the process is asked to end; it may be called at any other moment, too.
+
+    Args:
+        seconds: that streams may go on. Below the time that the process is given until it is
+            killed, by 5 s or more: Kubernetes gives 30, systemd 90, Docker 10. Default 20.
+        retry_after: seconds, for those that are refused: by then another process answers here.
+            Default 5.
+
+    Attributes:
+        draining: whether it has begun.
+
+    Raises:
+        ConfigurationError: not a number of seconds.
+    """
+
+    __slots__ = (
+        "_final", "_live", "_nothing", "_services", "_task", "draining", "retry_after", "seconds",
+    )  # fmt: skip
+
+    def __init__(self, seconds: float = 20.0, *, retry_after: float = 5.0) -> None:
+        for value in (seconds, retry_after):
+            given: Any = value
+            number = isinstance(given, (int, float)) and not isinstance(given, bool)
+            if not number or not 0 <= value < math.inf:
+                raise ConfigurationError("Drain: seconds and retry_after must be numbers from 0 on")
+        self.seconds = seconds
+        self.retry_after = retry_after
+        self.draining = False
+        self._final = False
+        self._live: set[Source] = set()
+        self._services: list[RelayService] = []
+        self._nothing = asyncio.Event()
+        self._nothing.set()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> int:
+        """How many streams are being read, those of the services included."""
+        return len(self._live) + sum(len(service.live) for service in self._services)
+
+    @property
+    def finished(self) -> bool:
+        """Whether :meth:`run` has come to its end."""
+        return self._task is not None and self._task.done()
+
+    def add(self, service: RelayService) -> None:
+        """Drain a relay's service as well; it is closed in the end."""
+        if service not in self._services:
+            self._services.append(service)
+        service.draining = service.draining or self.draining
+
+    def check(self) -> None:
+        """Let nothing new begin.
+
+        Raises:
+            RefusalError: 503, with ``retry_after``; it is draining.
+        """
+        if self.draining:
+            raise RefusalError(
+                503, "the server is restarting", type="overloaded", retry_after=self.retry_after
+            )
+
+    @contextmanager
+    def watch(self, source: Source) -> Iterator[None]:
+        """Count a stream for as long as it is being read; adapters do."""
+        self._live.add(source)
+        self._nothing.clear()
+        if self._final:
+            source.stop("shutdown")
+        try:
+            yield
+        finally:
+            self._live.discard(source)
+            if not self._live:
+                self._nothing.set()
+
+    def start(self) -> None:
+        """Refuse what is new from now on; idempotent."""
+        self.draining = True
+        for service in self._services:
+            service.draining = True
+
+    async def run(self) -> None:
+        """Drain to the end. May be called several times and by several tasks: it happens once."""
+        self.start()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+        # Whoever is cancelled while waiting for it does not stop it.
+        await asyncio.shield(self._task)
+
+    async def _drain(self) -> None:
+        if not await self._idle_within(self.seconds):
+            _log.warning("shutting down: %d streams are cut after %g s", self.active, self.seconds)
+        self._final = True
+        for source in list(self._live):
+            source.stop("shutdown")
+        for service in self._services:
+            await service.close()
+        if not await self._idle_within(_FINAL):
+            _log.warning("shutting down: %d readers did not take their last event", self.active)
+
+    async def _idle_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _idle(self) -> None:
+        while True:
+            await self._nothing.wait()
+            for service in self._services:
+                await service.until_idle()
+            if self._nothing.is_set():
+                return
