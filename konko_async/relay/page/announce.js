@@ -1,0 +1,15 @@
+// What a screen reader is told: ends, not tokens.
+
+const region = document.getElementById("live");
+const SHORT = 400; // characters of an answer that are read out
+
+export function say(text) {
+  region.textContent = text;
+}
+
+/** An answer has ended. */
+export function sayAnswer(name, text, how) {
+  const words = text.trim().split(/\s+/).filter(Boolean).length;
+  const short = text.length <= SHORT ? ` ${text.trim()}` : ` ${words} words.`;
+  say(how === "stopped" ? `${name} was stopped after ${words} words.` : `${name} has answered.${short}`);
+}

@@ -1,0 +1,210 @@
+// One answer's stream: asked for, read, and taken up again where a connection broke.
+
+import { send, stopStream } from "./api.js";
+import { Failure } from "./failures.js";
+import { EventDecoder } from "./sse.js";
+
+const SILENCE = 40_000; // ms without a byte; the relay sends a heartbeat every 15 s
+const FIRST_WAIT = 300; // ms before the second try to reconnect
+const LONGEST_WAIT = 8000;
+const PATIENCE = 120_000; // ms of trying; the relay gives a stream up after less
+const STOP_WAIT = 1500; // ms for the stream to say that it was stopped
+
+class Silent extends Error {}
+
+/**
+ * Reads an answer and tells `answer` of it:
+ *   began(id), named(model), text(piece), thought(piece), finished(reason), figures({...}), state(name, detail)
+ * where state is "waiting", "streaming", "reconnecting", or one of the ends: "done", "stopped", "failed".
+ */
+export class AnswerStream {
+  #answer;
+  #abort = null; // of the connection that is open
+  #wake = null; // ends a wait before the next try
+  #ended = false;
+  #stopping = false;
+  #watch = 0;
+
+  constructor(answer, { id = null, last = 0 } = {}) {
+    this.#answer = answer;
+    this.id = id;
+    this.last = last;
+  }
+
+  /** Ask, and read to the end. Never throws: how it ended is told to the answer. */
+  async ask(body) {
+    this.#answer.state("waiting");
+    await this.#run(() => this.#connect("v1/chat/completions", { method: "POST", body, headers: { "X-Resumable": "1" } }));
+  }
+
+  /** Read a stream that has begun, from where it was left. */
+  async resume() {
+    this.#answer.state("waiting");
+    await this.#run(() => this.#connectAgain());
+  }
+
+  /** Stop it: the model ends, for every reader. */
+  async stop() {
+    if (this.#ended || this.#stopping) return;
+    this.#stopping = true;
+    if (!this.id) {
+      this.#end("stopped");
+      return;
+    }
+    // A browser opens six connections to a relay. If all are streams, ours has to make place.
+    const late = setTimeout(() => this.#end("stopped"), STOP_WAIT);
+    try {
+      await stopStream(this.id);
+    } catch {
+      this.#end("stopped");
+    } finally {
+      if (this.#ended) clearTimeout(late);
+    }
+  }
+
+  /** Stop reading; the model goes on. */
+  leave() {
+    this.#ended = true;
+    this.#abort?.abort();
+    this.#wake?.();
+  }
+
+  #end(state, detail) {
+    if (this.#ended) return;
+    this.leave();
+    this.#answer.state(state, detail);
+  }
+
+  async #connect(path, options) {
+    this.#abort = new AbortController();
+    const response = await send(path, { ...options, signal: this.#abort.signal });
+    const id = response.headers.get("x-stream-id");
+    if (id && id !== this.id) {
+      this.id = id;
+      this.#answer.began(id);
+    }
+    return response;
+  }
+
+  #connectAgain() {
+    const headers = this.last ? { "Last-Event-ID": `${this.id}.${this.last}` } : {};
+    return this.#connect(`v1/streams/${encodeURIComponent(this.id)}`, { headers });
+  }
+
+  async #run(connect) {
+    let next = connect;
+    let tries = 0;
+    let since = 0;
+    while (!this.#ended) {
+      const before = this.last;
+      try {
+        const response = await next();
+        if (response.status === 204) this.#end("done"); // it had ended, and we have all of it
+        else await this.#read(response);
+        if (!this.#ended && !this.id) throw new Failure("cut");
+      } catch (error) {
+        if (this.#ended) return;
+        if (!this.#mayGoOn(error)) {
+          this.#end("failed", error instanceof Failure ? error : new Failure("cut"));
+          return;
+        }
+      }
+      if (this.#ended) return;
+      if (this.last > before) tries = 0;
+      if (!tries) since = performance.now();
+      tries += 1;
+      if (performance.now() - since > PATIENCE) {
+        this.#end("failed", new Failure("unreachable"));
+        return;
+      }
+      this.#answer.state("reconnecting", tries);
+      await this.#pause(tries);
+      next = () => this.#connectAgain();
+    }
+  }
+
+  #mayGoOn(error) {
+    if (!this.id) return false;
+    if (!(error instanceof Failure)) return true; // the connection broke
+    return error.type === "unreachable" || error.status === 429 || error.status >= 502;
+  }
+
+  async #read(response) {
+    const reader = response.body.getReader();
+    const decoder = new EventDecoder();
+    try {
+      for (;;) {
+        const { done, value } = await this.#next(reader);
+        if (done || this.#ended) return;
+        for (const event of decoder.decode(value)) this.#take(event);
+      }
+    } finally {
+      clearTimeout(this.#watch);
+      reader.cancel().catch(() => {});
+    }
+  }
+
+  /** The next bytes; a connection that has been silent for too long is taken for dead. */
+  #next(reader) {
+    clearTimeout(this.#watch);
+    return new Promise((resolve, reject) => {
+      this.#watch = setTimeout(() => {
+        reject(new Silent());
+        this.#abort?.abort();
+      }, SILENCE);
+      reader.read().then(resolve, reject);
+    });
+  }
+
+  #take({ id, data }) {
+    if (this.#ended) return;
+    const number = Number(id.slice(id.lastIndexOf(".") + 1)) || 0;
+    if (number && number <= this.last) return; // seen before the connection broke
+    if (data === "[DONE]") {
+      this.#end(this.#stopping ? "stopped" : "done");
+      return;
+    }
+    let chunk;
+    try {
+      chunk = JSON.parse(data);
+    } catch {
+      this.#end("failed", new Failure("upstream_error"));
+      return;
+    }
+    this.#show(chunk);
+    if (number) this.last = number;
+  }
+
+  #show(chunk) {
+    if (chunk.error) {
+      this.#end("failed", Failure.told(chunk.error));
+      return;
+    }
+    if (chunk.relay?.reason) {
+      const stopped = chunk.relay.reason === "stopped";
+      this.#end(stopped ? "stopped" : "failed", stopped ? undefined : new Failure("shutdown"));
+      return;
+    }
+    if (chunk.relay) this.#answer.figures(chunk.relay);
+    if (chunk.model) this.#answer.named(chunk.model);
+    const choice = chunk.choices?.[0];
+    const { content, reasoning_content: reasoning } = choice?.delta ?? {};
+    if (reasoning) this.#answer.thought(reasoning);
+    if (content) this.#answer.text(content);
+    if (choice?.finish_reason) this.#answer.finished(choice.finish_reason);
+  }
+
+  /** Wait before the next try: longer each time, and no longer once the network is back. */
+  async #pause(tries) {
+    const wait = tries === 1 ? 0 : Math.min(FIRST_WAIT * 2 ** (tries - 2), LONGEST_WAIT);
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, wait * (0.75 + Math.random() / 2));
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      addEventListener("online", this.#wake, { once: true });
+    });
+    removeEventListener("online", this.#wake);
+  }
+}
