@@ -18,12 +18,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
 VERSIONS := 3.11 3.12 3.13
+BENCH := .venv-bench
+RIVAL_openai := 'openai[aiohttp]==3.54.0' uvloop==0.23.0
+RIVAL_konko := konko==0.5.0 openai==1.109.1 uvloop==0.23.0
+RIVAL_litellm := litellm==1.106.2 uvloop==0.23.0
 
-.PHONY: help demo test test-all lint types format guard cuts fuzz killstorm proof soak build debian clean
+.PHONY: help demo test test-all lint types format guard cuts fuzz killstorm proof soak bench bench-quick build debian clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
-		printf '  make %-10s %s\n' "$$name" "$$what"; done
+		printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.demo ## stream an answer, then summarise documents, with a real model on this machine
 	$(BIN)/python examples/demo.py
@@ -74,11 +78,17 @@ proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server i
 soak: $(VENV)/.test ## mixed load on a bad server, then look for leaks: SECONDS=60 STREAMS=100
 	$(BIN)/python -W error tests/soak/soak.py --seconds $(or $(SECONDS),60) --streams $(or $(STREAMS),100)
 
+bench: $(BENCH)/.made-bench .venv-bench-openai/.made .venv-bench-konko/.made .venv-bench-litellm/.made ## measure beside all rivals, on a quiet machine: ONLY=burst,paced (about 15 min)
+	$(BENCH)/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY),--json benchmarks/results.json --plots benchmarks/plots)
+
+bench-quick: $(BENCH)/.made-bench .venv-bench-openai/.made ## the same beside hand-written code and openai + aiohttp: ONLY=... (2 min)
+	$(BENCH)/bin/python -m benchmarks --quick $(if $(ONLY),--only $(ONLY))
+
 build: $(VENV)/.test ## the wheel and the source distribution, in dist/
 	$(BIN)/hatchling build
 
 clean: ## remove the environments and what tools left behind
-	rm -rf .venv .venv-3.* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .venv-bench* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 debian:
 	@scripts/install-debian.sh
@@ -87,6 +97,18 @@ $(VENV)/.made:
 	@python=$$(scripts/find-python); \
 	echo "making $(VENV) with $$python"; \
 	"$$python" -m venv $(VENV)
+	@touch $@
+
+$(BENCH)/.made-bench: pyproject.toml
+	@scripts/install-debian.sh bench
+	@python=$$(scripts/find-python); test -d $(BENCH) || "$$python" -m venv $(BENCH)
+	@echo "installing the package and what it is measured beside into $(BENCH)* ..."
+	$(BENCH)/bin/pip install -q -e '.[cli,plot,speed]' pyreqwest==0.15.1
+	@touch $@
+
+.venv-bench-%/.made: Makefile
+	@python=$$(scripts/find-python); test -d $(@D) || "$$python" -m venv $(@D)
+	$(@D)/bin/pip install -q $(RIVAL_$*)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml

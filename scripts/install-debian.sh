@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need and that are not there yet.
+# Installs the Debian packages that the tests need and that are not there yet; with the argument
+# "bench", those of the benchmarks too.
 #
 # Does nothing where nothing is missing, or where there is no apt. Needs root, or sudo without a
 # password; else it says what to install, and leaves it to the tests to say what they miss.
@@ -9,6 +10,10 @@ cd "$(dirname "$0")/.."
 needed=""
 # The tests need no package of Debian but a Python that can make virtual environments.
 scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
+# Their load server is written in C.
+if [ "${1:-}" = bench ] && ! command -v "${CC:-cc}" >/dev/null 2>&1; then
+    needed="$needed gcc libc6-dev"
+fi
 
 command -v apt-get >/dev/null 2>&1 || exit 0
 missing=""
