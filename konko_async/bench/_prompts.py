@@ -23,7 +23,6 @@ _TEXT: Final = (
     "half hand hard have head hear heart help here high hold home horse hour house how idea keep"
 )
 _WORDS: Final = _TEXT.split()
-_PROBES: Final = (16, 80)  # words of the two calls that find out how the server counts
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -95,20 +94,19 @@ async def calibrated(
     Raises:
         KonkoError: a call failed.
     """
-    source = random.Random(seed)  # noqa: S311 - no secret
     counted: list[int] = []
-    for number in _PROBES:
+    for text in (_TEXT, f"{_TEXT} {_TEXT}"):  # each word as often: as in the mean of all prompts
         answer = await client.chat.completions.create(
-            model=model, messages=_words(source, number), max_tokens=1
+            model=model, messages=[{"role": "user", "content": text}], max_tokens=1
         )
         if answer.usage is None or answer.usage.prompt_tokens <= 0:
             return RandomPrompts(input_tokens, seed=seed), False
         counted.append(answer.usage.prompt_tokens)
-    (few, many), (less, more) = _PROBES, counted
-    per_word = (more - less) / (many - few)
+    once, twice = counted
+    per_word = (twice - once) / len(_WORDS)
     if per_word <= 0:
         return RandomPrompts(input_tokens, seed=seed), False
-    overhead = max(less - few * per_word, 0.0)
+    overhead = max(2.0 * once - twice, 0.0)
     return (
         RandomPrompts(input_tokens, seed=seed, tokens_per_word=per_word, overhead=overhead),
         True,

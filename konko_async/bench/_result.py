@@ -259,6 +259,8 @@ def _latencies(result: BenchResult) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, attribute in _NAMES.items():
         summary: Summary | None = getattr(result, attribute)
+        if attribute.endswith("queued") and not result.plan.paced:
+            continue
         for part in ("mean", "median", "std"):
             value = None if summary is None else getattr(summary, part) * _MS
             found[f"{part}_{name}_ms"] = value

@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": "Ask a model; with no prompt, talk with it.",
     "batch": "Make the calls of a file; resumable at any time.",
     "summarize": "Summarise documents, long ones in parts.",
+    "bench": "Measure a server: throughput, latencies, errors.",
     "serve": "Serve the emulator, or a real small model, on this machine.",
 }
 
