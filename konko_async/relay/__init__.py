@@ -22,6 +22,7 @@ from konko_async.relay._pump import Delivery, ReaderGoneError, Sink, pump
 from konko_async.relay._service import AuthHook, RelayService
 from konko_async.relay._source import Source, StreamSource
 from konko_async.relay._store import Page, StreamInfo, StreamStore, Watched
+from konko_async.relay._store_contract import check_store
 
 __all__ = [
     "ANSWER_FIELDS",
@@ -56,6 +57,7 @@ __all__ = [
     "StreamStore",
     "StreamTooLongError",
     "Watched",
+    "check_store",
     "public_error",
     "pump",
 ]

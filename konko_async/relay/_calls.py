@@ -165,12 +165,13 @@ class Calls:
         """
         place.callback(self._upstream.take(identity))
         stream = await self._stream(call, identity)
+        source = StreamSource(stream, dialect.format(call, self._options))
         early = self._options.open_early
         if not early:
-            await stream.__aenter__()
-        return self._reply(
-            StreamSource(stream, dialect.format(call, self._options)), place, early=early
-        )
+            failure = await source.open()
+            if failure is not None:
+                raise failure
+        return self._reply(source, place, early=early)
 
     async def resumable(
         self, dialect: Dialect, call: ChatCall, identity: str, place: ExitStack

@@ -52,10 +52,13 @@ async def _send(
     early: bool,
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
     browser = _Browser(request, response)
-    if await pump(source, browser, delivery, early=early) == "done" and not browser.gone():
-        await response.write_eof()
+    try:
+        await response.prepare(request)
+        if await pump(source, browser, delivery, early=early) == "done":
+            await response.write_eof()
+    except ConnectionError:
+        pass  # it left; there is nobody to answer
     return response
 
 

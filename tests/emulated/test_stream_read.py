@@ -111,7 +111,7 @@ async def test_reading_and_iterating_share_one_stream():
     ],
 )
 async def test_a_failure_comes_after_what_came_before_it(fault, error):
-    emulator = Emulator(answer=lambda body: ["a", "b", "c", "d", "e"])
+    emulator = Emulator(answer=lambda _: ["a", "b", "c", "d", "e"])
     async with serving(emulator) as client:
         emulator.script(fault)
         async with client.chat.completions.stream(**ASK) as stream:
