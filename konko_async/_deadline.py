@@ -6,7 +6,7 @@ They cost 4 µs of the 120 µs that a whole answer takes, at every attempt.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,7 +31,7 @@ class Deadline:
         self.expired = False
         self._handle = None if when is None else loop.call_at(when, self._expire)
 
-    def __enter__(self) -> Deadline:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - awaits happen in tasks
         self._task = task

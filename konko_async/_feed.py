@@ -1,64 +1,47 @@
-"""A streamed answer to decoded chunks: reading, deadlines, and all the ways a stream may end."""
+"""Reading a streamed answer: deadlines, failures, and all the ways in which it may end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-from msgspec import UNSET
-
-from konko_async._accumulate import Accumulator, brings
+from konko_async._arrivals import Arrivals
 from konko_async._foreign import FOREIGN, translate
-from konko_async._framing import ErrorEvent, Framer
-from konko_async._refusals import not_a_stream, sent_error
-from konko_async._server_errors import find_error
-from konko_async._template import Template
-from konko_async._transport import Answer
+from konko_async._refusals import ended_early
 from konko_async.errors import (
     APIError,
     APITimeoutError,
     KonkoError,
-    ResponseDecodeError,
     StreamError,
     StreamStalledError,
-    StreamTruncatedError,
 )
-from konko_async.wire._codec import Codec, decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from konko_async._accumulate import Accumulator
     from konko_async._pipeline import Call, Request
+    from konko_async._transport import Answer
+    from konko_async.wire._codec import Codec
 
 __all__ = ["Feed"]
 
 C = TypeVar("C")
 R = TypeVar("R")
 
-DRAIN = 0.1  # seconds to wait for the body's end after [DONE], so that the connection is reused
 GRACE = 5.0  # seconds for usage or [DONE] to follow once every choice has its finish_reason
-_LESSONS = 8  # templates in a row that may fit nothing, before no more are tried
-_DONE = "[DONE]"
 _RAISED = (asyncio.CancelledError, KonkoError, *FOREIGN)  # by a read
 
 
-class Feed(Generic[C, R]):
+class Feed(Arrivals[C, R]):
     """Reads one streamed answer.
 
     Attributes:
-        ready: chunks that have arrived and wait for the consumer; of a tuple ``build`` makes one.
-        accumulated: all that has arrived, put together.
-        template: what the tuples in ``ready`` have in common, once there were chunks alike.
         ended: whether the stream has ended well and everything has been read.
     """
 
     __slots__ = (
-        "_answer", "_call", "_codec", "_done", "_failure", "_framer", "_idle", "_lessons",
-        "_loop", "_n", "_name", "_on_end", "_read", "_reading", "_silent", "_since", "_strict",
-        "_timer", "accumulated", "build", "ended", "ready", "template",
+        "_call", "_idle", "_loop", "_name", "_on_end", "_read", "_reading", "_timer", "ended",
     )  # fmt: skip
 
     def __init__(
@@ -70,27 +53,14 @@ class Feed(Generic[C, R]):
         *,
         choices: int,
     ) -> None:
-        self.ready: deque[Any] = deque()
-        self.accumulated = accumulated
+        super().__init__(answer, codec, accumulated, choices=choices)
         self.ended = False
-        self._answer = answer
         self._read = answer.read
         self._call: Call = request.call
         self._name = f"{request.operation.name} ({request.model})"
-        self._codec = codec
-        self._strict = codec.strict
         self._idle = request.timeout.idle
-        self._n = choices
-        self._framer = Framer(answer.headers.get("content-type", ""))
-        self._lessons = _LESSONS
-        self.template: Template | None = None
-        self.build: Any = None  # the template's
-        self._done = False
-        self._failure: KonkoError | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._since: float | None = None  # when the wait for a token began; None: nobody waits
-        self._silent = 0.0  # seconds waited since the last token, before the consumer went away
         self._reading = False
         self._on_end: Callable[[str, str | None], object] | None = None
 
@@ -126,6 +96,10 @@ class Feed(Generic[C, R]):
         Raises:
             APIError: the stream failed; what had arrived is in its ``partial``.
         """
+        if self._framer.waiting:
+            self._take(None)
+            if self.ready:
+                return True
         if self._failure is not None:  # also again: a failed stream never looks like an ended one
             raise self._failed()
         if self._reading:
@@ -135,18 +109,14 @@ class Feed(Generic[C, R]):
         try:
             while not self.ended:
                 if self._done:
-                    await self._drain()
+                    await self._answer.drain()
                     self._finish("ok")
                     break
                 try:
                     data = await self._read()
                 except _RAISED as error:
                     data = self._lost(error)
-                if data:
-                    self._take(data)
-                elif self._failure is None:
-                    self._at_end()
-                if self.ready:
+                if self._came(data):
                     return True
                 if self._failure is not None:
                     raise self._failed()
@@ -158,6 +128,7 @@ class Feed(Generic[C, R]):
 
     def close(self, outcome: str = "closed") -> None:
         """Stop reading; idempotent. What has arrived stays in ``accumulated``."""
+        self._take_waiting()  # it has arrived as well, and may be the end
         complete = self._done or self.accumulated.finished(self._n)
         if not complete and not self.ended and self._failure is None:
             self._failure = StreamError("the stream was closed before its end")
@@ -184,127 +155,9 @@ class Feed(Generic[C, R]):
             return cause
         if not self.accumulated.has_delta:
             return cause
-        return StreamTruncatedError(
-            f"the stream was cut: {cause.message}", request_id=self._answer.request_id
-        )
-
-    def _take(self, data: bytes) -> None:
-        framer = self._framer
-        try:
-            payloads = framer.feed(data)
-            if not payloads and framer.refused:
-                self._at_end()
-        except ResponseDecodeError as error:
-            self._failure = error
-            return
-        if payloads:
-            framer.confirm()
-            if type(payloads[0]) is tuple:
-                self._take_items(payloads)
-            else:
-                self._decode(payloads)
-
-    def _take_items(self, items: list[Any]) -> None:
-        """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
-        text = items[0][0] if len(items) == 1 else "".join([text for text, _ in items])
-        self.ready.extend(items)
-        self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # its items
-        self._lessons = _LESSONS
-        if text:
-            self._since, self._silent = None, 0.0
-
-    def _decode(self, payloads: list[Any]) -> None:
-        """Decode payloads, in order; what follows the end or a fault is not looked at."""
-        place = self._decode_plain(payloads)
-        while place < len(payloads):
-            self._decode_odd(payloads[place])
-            if self._done or self._failure is not None:
-                return
-            place += 1
-            if place < len(payloads):
-                place += self._decode_plain(islice(payloads, place, None))
-
-    def _decode_plain(self, payloads: Iterable[Any]) -> int:
-        """Decode as long as nothing is special; return how many payloads that were."""
-        chunks: list[Any] = []
-        strict = self._strict
-        try:
-            for payload in payloads:
-                chunk: Any = strict(payload)
-                if chunk.error is not UNSET or not chunk.choices:
-                    break
-                chunk._raw = payload  # noqa: SLF001 - the slot of Wire
-                chunks.append(chunk)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
-            pass  # TypeError: an ErrorEvent, as msgspec reads no subclass of str
-        if chunks:
-            self.accumulated.add(chunks)
-            self.ready.extend(chunks)
-            if any(map(brings, chunks)):
-                self._since, self._silent = None, 0.0
-            if self._lessons:
-                self._learn(chunks[-1])
-        return len(chunks)
-
-    def _learn(self, chunk: Any) -> None:
-        """Expect more chunks like this one. All items made by the last template are gone by now."""
-        delta = getattr(chunk.choices[0], "delta", None)
-        if delta is None or not delta.content:
-            return
-        self._lessons -= 1
-        template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
-        if template is not None:
-            self._framer.template = self.template = template
-            self.build = template.build
-
-    def _decode_odd(self, payload: Any) -> None:
-        """Decode a payload that is the end, an error, or in need of the forgiving way."""
-        if isinstance(payload, ErrorEvent):
-            self._fail_by_server(str(payload))
-            return
-        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
-        if text.strip() == _DONE:
-            self._done = True
-            self._check_choices()
-            return
-        try:
-            value = decode_json(payload)
-            if find_error(value) is not None:
-                self._fail_by_server(text, value)
-                return
-            chunk: Any = self._codec.decode(payload)
-        except ResponseDecodeError as error:
-            self._failure = error
-            return
-        self.accumulated.add([chunk])
-        self.ready.append(chunk)
-        if brings(chunk):
-            self._since, self._silent = None, 0.0
+        return ended_early(f"was cut: {cause.message}", self._answer)
 
     # -- ends and failures ---------------------------------------------------------------------
-
-    def _at_end(self) -> None:
-        """The body has ended: well, cut short, or it never was a stream."""
-        if self._done or self.accumulated.finished(self._n) or self._framer.said_done:
-            self._done = True
-            self._check_choices()
-        elif not self._framer.is_stream:
-            self._failure = not_a_stream(self._framer.head or b"", self._answer)
-        else:
-            self._failure = StreamTruncatedError(
-                "the stream ended without [DONE] and without a finish_reason",
-                request_id=self._answer.request_id,
-            )
-
-    def _check_choices(self) -> None:
-        if not self.accumulated.has_choices:
-            self._failure = StreamTruncatedError(
-                "the stream said [DONE] without a single choice", request_id=self._answer.request_id
-            )
-
-    def _fail_by_server(self, text: str, value: Any = None) -> None:
-        delivered = self.accumulated.has_delta
-        self._failure = sent_error(text, value, self._answer, delivered=delivered)
 
     def _failed(self) -> KonkoError:
         """End the stream by its failure and return it, with all that had arrived."""
@@ -319,17 +172,6 @@ class Feed(Generic[C, R]):
                 failure.partial = partial
         failure.attempts = tuple(self._call.attempts)
         return failure
-
-    async def _drain(self) -> None:
-        """Read what follows [DONE], 0.1 s at most: undrained connections are not reused."""
-        if self._answer.at_eof:
-            return
-        try:
-            async with asyncio.timeout(DRAIN):
-                while await self._answer.read():
-                    pass
-        except (TimeoutError, KonkoError, *FOREIGN):
-            pass
 
     def _finish(self, outcome: str) -> None:
         if not self.ended:
@@ -379,7 +221,8 @@ class Feed(Generic[C, R]):
         elif self._reading:
             self._answer.interrupt(error)
         else:
-            self._failure = error
+            self._take_waiting()
+            self._failure = self._failure or error
             self._finish("error")
 
     def _expired(self, now: float) -> APIError | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["ErrorEvent", "Framer"]
 
 HEAD_LIMIT = 64 * 1024
+_FIRST_BLOCK = 512
+_BLOCK = 32 * 1024
 _TAIL_LIMIT = 64 * 1024  # longer unfinished events go to the decoder, whose work stays linear
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
@@ -41,7 +43,10 @@ class Framer:
         template: of the chunks that are expected, or None.
     """
 
-    __slots__ = ("_announced", "_decoder", "_is_sse", "_max", "_tail", "head", "template")
+    __slots__ = (
+        "_announced", "_at", "_block", "_decoder", "_events", "_is_sse", "_max", "_tail", "head",
+        "template",
+    )  # fmt: skip
 
     def __init__(self, content_type: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.head: bytes | None = b""
@@ -49,7 +54,10 @@ class Framer:
         self._is_sse = False
         self._decoder: SSEDecoder | None = None
         self._max = max_event_bytes
-        self._tail = b""
+        self._tail = b""  # the beginning of an event
+        self._events = b""  # whole ones
+        self._at = 0  # how far they have been cut
+        self._block = _FIRST_BLOCK
         self.template: Template | None = None
 
     def confirm(self) -> None:
@@ -77,8 +85,9 @@ class Framer:
     def feed(self, data: bytes) -> list[Any]:
         """Take in the next bytes; return the data of the events they complete, in order.
 
-        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`. If
-        all of them are as the template says, its items are returned instead, which are tuples.
+        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`. As
+        long as they are as the template says, its items come instead, which are tuples. Where much
+        came at once, these are the first of them: call :meth:`more` while it is ``waiting``.
 
         Raises:
             ResponseDecodeError: an event is longer than the cap.
@@ -90,6 +99,53 @@ class Framer:
         decoder = self._decoder
         if decoder is not None and not decoder.at_boundary:
             return self._slowly(data)
+        self._events, self._at = self._whole_events(data), 0
+        return self.more()
+
+    def alike(self, data: bytes) -> list[Any] | None:
+        """Return what :meth:`feed` would, if ``data`` is what the template says and no more.
+
+        At a talker's pace that is nearly every read; the long way costs a tenth of the read.
+        """
+        template = self.template
+        if template is None or self._tail or len(data) > _BLOCK:
+            return None
+        if self._decoder is not None and not self._decoder.at_boundary:
+            return None
+        return template.read_all(data)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are events that came and have not been given out."""
+        return self._at < len(self._events)
+
+    def more(self) -> list[Any]:
+        """Return what :meth:`feed` returns, of further events that have come.
+
+        A quarter of a MiB cut in one piece would cost half as much again per event, as by then
+        nothing is in the processor's caches. The first pieces are small: what they teach (the
+        template) spares the others most of the work.
+        """
+        events, start = self._events, self._at
+        end = start + self._block
+        cut = events.find(b"\n\n", end) + 2 if end < len(events) else 0
+        if self.template is not None:
+            self._block = _BLOCK
+        elif self._block < _BLOCK:
+            self._block *= 4
+        if cut < 2:  # noqa: PLR2004 - not found
+            cut = len(events)
+        self._at = cut
+        if cut == len(events):
+            self._events, self._at = b"", 0
+        return self._cut(events[start:cut] if cut - start < len(events) else events)
+
+    def drop(self) -> None:
+        """Forget what is waiting."""
+        self._events, self._at = b"", 0
+
+    def _whole_events(self, data: bytes) -> bytes:
+        """Return what is complete; the rest waits for the next bytes."""
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -97,15 +153,26 @@ class Framer:
             cut = data.rfind(b"\n\n") + 2
             if cut > 1:
                 self._tail = data[cut:]
-                data = data[:cut]
-            elif len(data) < _TAIL_LIMIT and b"\r" not in data:
+                return data[:cut]
+            if len(data) < _TAIL_LIMIT and b"\r" not in data:
                 self._tail = data
-                return []
-        payloads = _quickly(data, self.template)
-        if payloads is not None:
-            return payloads
-        tail, self._tail = self._tail, b""
-        return self._slowly(data + tail)
+                return b""
+        return data
+
+    def _cut(self, data: bytes) -> list[Any]:
+        items: list[Any] = []
+        if self.template is not None:
+            items, end = self.template.read(data)
+            if end == len(data):
+                return items
+            data = data[end:]
+        payloads = _quickly(data)
+        if payloads is None:
+            # The decoder gets all that has come, so that it ends where the bytes end.
+            data += self._events[self._at :] + self._tail
+            self._events, self._at, self._tail = b"", 0, b""
+            payloads = self._slowly(data)
+        return items + payloads if items else payloads
 
     def _slowly(self, data: bytes) -> list[Any]:
         if self._decoder is None:
@@ -140,13 +207,10 @@ def _begins_like_sse(start: bytes) -> bool:
     return any(field.startswith(start) for field in _FIELDS)
 
 
-def _quickly(data: bytes, template: Template | None) -> list[Any] | None:
+def _quickly(data: bytes) -> list[Any] | None:
     """Cut whole events that consist of one plain data line each; None if there are others."""
     if not data.startswith(b"data: {") or b"\r" in data:
         return None
-    items = None if template is None else template.read(data)
-    if items is not None:
-        return items
     # Cut at single line feeds: a search for one byte is many times quicker than for two.
     payloads = [event[6:] for event in data.split(b"\n")[:-1:2]]
     # Putting them together again proves that each event is one data line and nothing else.

@@ -1,17 +1,17 @@
-"""What a streamed answer says instead of an answer: error events, bodies of other kinds."""
+"""What a streamed answer is where it is no answer: error events, other bodies, too little of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from konko_async._server_errors import find_error, stream_error
-from konko_async.errors import KonkoError, ResponseDecodeError
+from konko_async.errors import KonkoError, ResponseDecodeError, StreamTruncatedError
 from konko_async.wire._codec import decode_json
 
 if TYPE_CHECKING:
     from konko_async._transport import Answer
 
-__all__ = ["not_a_stream", "sent_error"]
+__all__ = ["ended_early", "not_a_stream", "sent_error"]
 
 _BODY_SHOWN = 4096
 
@@ -47,3 +47,8 @@ def sent_error(text: str, value: Any, answer: Answer, *, delivered: bool) -> Kon
         except ResponseDecodeError:
             value = text
     return stream_error(value, answer.headers, answer.request_id, delivered=delivered)
+
+
+def ended_early(how: str, answer: Answer) -> StreamTruncatedError:
+    """Return the error for a stream that is not whole: ``how`` it ended."""
+    return StreamTruncatedError(f"the stream {how}", request_id=answer.request_id)

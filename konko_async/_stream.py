@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from konko_async.errors import KonkoError
@@ -38,7 +39,7 @@ class ChunkBatch(Generic[C]):
 
     def __init__(self, items: list[Any], template: Template | None) -> None:
         self._items: list[C | Item] = items
-        # Items are tuples, or chunks: never both in one batch.
+        # Items are tuples, or chunks: never both in one batch, see Stream.read().
         self._template = template if items and type(items[0]) is tuple else None
 
     def __len__(self) -> int:
@@ -147,10 +148,11 @@ class Stream(Generic[C, R]):
         return bool(feed.ready) or await feed.fill()
 
     async def read(self) -> ChunkBatch[C] | None:
-        """Return all chunks that have arrived since, waiting for one if there is none.
+        """Return chunks that have arrived, waiting for one if there is none.
 
         Returns:
-            The chunks; None at the end of the answer.
+            All that have arrived, or the first of them that differ in nothing but their text;
+            None at the end of the answer.
 
         Raises:
             APIError: as for iterating over the stream itself.
@@ -159,8 +161,14 @@ class Stream(Generic[C, R]):
             return None
         feed = self._feed
         assert feed is not None  # noqa: S101 - _more() opened it
-        items = list(feed.ready)
-        feed.ready.clear()
+        ready = feed.ready
+        kind = type(ready[0]) is tuple  # what chunks alike are kept as
+        items = list(takewhile(lambda item: (type(item) is tuple) is kind, ready))
+        if len(items) == len(ready):
+            ready.clear()
+        else:
+            for _ in items:
+                ready.popleft()
         return ChunkBatch(items, feed.template)
 
     def text(self) -> AsyncIterator[str]:

@@ -1,8 +1,8 @@
 """What consecutive chunks of a stream have in common, so that only their text need be decoded.
 
-The chunks of an answer differ in their text and in nothing else, nearly always. Where a read holds
-nothing but such chunks, one ``split`` and one decode of all the texts do the work of a decode per
-chunk; the structs are made from the first one's values, when and if somebody asks for them.
+The chunks of an answer differ in their text and in nothing else, nearly always. Where a read begins
+with such chunks, one ``split`` and one decode of all the texts do the work of a decode per chunk;
+the structs are made from the first one's values, when and if somebody asks for them.
 """
 
 from __future__ import annotations
@@ -38,21 +38,19 @@ class Template:
         example: a chunk like all of them, with an empty text.
     """
 
-    __slots__ = (
-        "_after", "_before", "_created", "_fingerprint", "_head", "_id", "_model", "_object",
-        "_role", "_sep", "_tail", "_tier", "example", "index",
-    )  # fmt: skip
+    __slots__ = ("_after", "_fields", "_head", "_sep", "_tail", "example", "index")
 
     def __init__(self, before: bytes, after: bytes, chunk: ChatCompletionChunk) -> None:
-        self._before, self._after = before, after
+        self._after = after
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
         self._sep = self._tail + self._head
-        self._id, self._created, self._model = chunk.id, chunk.created, chunk.model
-        self._object, self._tier = chunk.object, chunk.service_tier
-        self._fingerprint = chunk.system_fingerprint
-        self.index = chunk.choices[0].index
-        self._role = chunk.choices[0].delta.role
+        choice = chunk.choices[0]
+        self.index = choice.index
+        self._fields = (
+            chunk.id, chunk.created, chunk.model, chunk.object, chunk.system_fingerprint,
+            chunk.service_tier, choice.index, choice.delta.role, before, after,
+        )  # fmt: skip
         self.example = self.build(("", b'""'))
 
     @classmethod
@@ -70,12 +68,24 @@ class Template:
             return None
         start, end = places[0].span(1)
         template = cls(payload[:start], payload[end:], chunk)
-        items = template.read(b"data: %b\n\n" % payload)
+        items, _ = template.read(b"data: %b\n\n" % payload)
         # What it makes must be the same in every field, also in those it knows nothing of.
-        return template if items is not None and template.build(items[0]) == chunk else None
+        return template if items and template.build(items[0]) == chunk else None
 
-    def read(self, data: bytes) -> list[Item] | None:
-        """Return the texts of ``data``, whole events; None unless all of it is as the template."""
+    def read(self, data: bytes) -> tuple[list[Item], int]:
+        """Return the texts of the events at the start of ``data`` that are as the template.
+
+        Args:
+            data: whole events.
+
+        Returns:
+            One item per event, and how many bytes those events were.
+        """
+        items = self.read_all(data)
+        return self._read_events(data) if items is None else (items, len(data))
+
+    def read_all(self, data: bytes) -> list[Item] | None:
+        """Return the texts of whole events all of which are as the template, else None."""
         head, tail, after = self._head, self._tail, -len(self._after)
         if not (data.startswith(head) and data.endswith(tail)):
             return None
@@ -94,20 +104,37 @@ class Template:
         texts = _texts(parts)
         return None if texts is None else list(zip(texts, parts, strict=True))
 
+    def _read_events(self, data: bytes) -> tuple[list[Item], int]:
+        """Do what :meth:`read` does, with a look at each event: the last of a stream differ."""
+        head, tail = self._head, self._tail
+        parts: list[bytes] = []
+        at = 0
+        while data.startswith(head, at):
+            start = at + len(head)
+            end = data.find(b"\n\n", start) + 2 - len(tail)
+            if end < start or not data.startswith(tail, end):
+                break
+            parts.append(data[start:end])
+            at = end + len(tail)
+        texts = _texts(parts)
+        return ([], 0) if texts is None else (list(zip(texts, parts, strict=True)), at)
+
     def build(self, item: Item) -> ChatCompletionChunk:
         """Return the chunk of an item, its JSON as received beside it."""
         text, part = item
+        # All at once: a look at each attribute would be a tenth of what a chunk costs.
+        name, created, model, kind, fingerprint, tier, index, role, before, after = self._fields
         chunk = ChatCompletionChunk(
-            self._id,
-            [ChunkChoice(self.index, ChoiceDelta(text, self._role))],
-            self._created,
-            self._model,
-            self._object,
+            name,
+            [ChunkChoice(index, ChoiceDelta(text, role))],
+            created,
+            model,
+            kind,
             None,
-            self._fingerprint,
-            self._tier,
+            fingerprint,
+            tier,
         )
-        chunk._raw = self._before + part + self._after  # noqa: SLF001 - the slot of Wire
+        chunk._raw = before, part, after  # noqa: SLF001 - the slot of Wire
         return chunk
 
 

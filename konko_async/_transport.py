@@ -32,6 +32,7 @@ __all__ = ["Answer", "Transport"]
 
 _STALE = 3  # pooled connections that one attempt may find closed under it
 _CLOSED_UNDER_US = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+_DRAIN = 0.1
 _LARGE_BODY = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 
 
@@ -70,6 +71,17 @@ class Answer:
         data = b"".join(buffer)
         buffer.clear()
         return data
+
+    async def drain(self) -> None:
+        """Read what follows ``[DONE]``, 0.1 s at most: undrained connections are not reused."""
+        if self.at_eof:
+            return
+        try:
+            async with asyncio.timeout(_DRAIN):
+                while await self.read():
+                    pass
+        except (TimeoutError, KonkoError, *FOREIGN):
+            pass
 
     @property
     def at_eof(self) -> bool:

@@ -38,21 +38,30 @@ ALLOWED = {
     "_verify": "wire errors",
     # The one room of the middleware that answers need, too: pure parsing of a header.
     "_server_errors": "middleware._retry_after wire errors",
-    "limits": "_options errors",
+    "limits": "_options _records errors",
     "middleware": "_pipeline _records _options _secret _settings limits errors",
     "_transport": "_checks _connector _foreign _pipeline _secret _settings _version errors",
     "_refusals": "_server_errors wire errors",
-    "_feed": "_accumulate _foreign _framing _pipeline _refusals _server_errors _template _transport sse wire errors",
+    "_arrivals": "_accumulate _framing _refusals _server_errors _template wire errors",
+    "_feed": "_arrivals _foreign _pipeline _refusals wire errors",
     "_operations": "_accumulate _feed _pipeline _server_errors _transport wire errors",
     "_deadline": "",
     "_exchange": "_deadline _foreign _pipeline _server_errors _transport errors",
     "_stream": "_pipeline _template sse _accumulate wire errors",
+    "_docstring": "",
+    "_schema": "_docstring errors",
+    "_structured": "_schema wire errors",
+    "_shapes": "_schema",
+    "_growing": "_shapes",
+    "_parsed_stream": "_growing _shapes _stream wire errors",
+    "tools": "_closing _docstring _schema wire errors",
     "_closing": "",
     "_merge": "_closing _stream errors",
     "_fanout": "_closing _stream errors",
     "_engine": "_exchange _operations _options _pipeline _records _settings _transport _verify limits "
     "middleware wire errors",
-    "resources": "_checks _engine _fanout _operations _options _pipeline _secret _settings _stream _transport _verify wire errors",
+    "resources": "_checks _engine _fanout _operations _options _parsed_stream _pipeline _secret _settings _stream "
+    "_structured _transport _verify tools wire errors",
     "_client": "_engine _merge _options _pipeline _records _secret _settings _transport resources limits middleware wire errors",
     "_default": "_client resources",
     "__main__": "cli",
@@ -60,7 +69,7 @@ ALLOWED = {
 # These stand on the public face, as users do, and never on each other (nor on those not named).
 PUBLIC = (
     "konko_async",
-    *(f"konko_async.{name}" for name in ("errors", "sse", "limits", "wire", "middleware")),
+    *(f"konko_async.{name}" for name in ("errors", "sse", "limits", "tools", "wire", "middleware")),
 )
 OUTER = {
     "batch": "",
@@ -76,6 +85,7 @@ OUTER = {
 # No clock, no loop, no socket: values in, values out.
 PURE = {
     "errors", "sse", "wire", "_framing", "_tool_calls", "_accumulate", "_checks", "_secret",
+    "_docstring", "_schema", "_structured", "_shapes", "_growing",
     "_settings", "_options", "_records", "_server_errors",
 }  # fmt: skip
 IMPURE = {
@@ -104,11 +114,12 @@ HOMES = {  # where a library of others may be known
     "uvloop": "cli bench",
     "xllamacpp": "local",
     "pytest": "testing",
+    "redis": "integrations",
     "hypothesis": "",
     "openai": "",
 }
 # May shrink, not grow; the limit for all others is 400.
-LONG = {"_fanout": 430, "limits._lane": 430}
+LONG = {"_fanout": 430, "limits._lane": 410}
 LONG_FUNCTIONS = {"batch._batch.run_batch": 67}  # nearly all of it are its arguments
 MAX_LINES, MAX_FUNCTION = 400, 60
 

@@ -20,7 +20,7 @@ class _Raw:
 
     __slots__ = ("_raw",)
 
-    _raw: bytes | str
+    _raw: bytes | str | tuple[bytes, bytes, bytes]  # the pieces, of chunks that are much alike
 
     @property
     def raw(self) -> Any:
@@ -33,7 +33,7 @@ class _Raw:
             text = self._raw
         except AttributeError:
             return msgspec.to_builtins(self)
-        return decode_json(text)
+        return decode_json(b"".join(text) if isinstance(text, tuple) else text)
 
     def __copy__(self) -> Any:
         return _rebuilt(type(self), self._values(), getattr(self, "_raw", None))
@@ -45,7 +45,7 @@ class _Raw:
         return tuple(getattr(self, name) for name in self.__struct_fields__)  # type: ignore[attr-defined]
 
 
-def _rebuilt(kind: Any, values: tuple[Any, ...], raw: bytes | str | None) -> Any:
+def _rebuilt(kind: Any, values: tuple[Any, ...], raw: Any) -> Any:
     struct = kind(*values)
     if raw is not None:
         struct._raw = raw  # noqa: SLF001 - the slot above

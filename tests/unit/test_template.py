@@ -63,11 +63,12 @@ def test_it_reads_what_the_decoder_reads(texts, ascii_only, spaces, more):
         event(text, ascii_only=ascii_only, spaces=spaces, **more) for text in ("first", *texts)
     ]
     template = learned(payloads[0])
-    items = template.read(framed(payloads))
+    items, length = template.read(framed(payloads))
+    assert length == len(framed(payloads))
     built = [template.build(item) for item in items]
     assert built == [decode(payload) for payload in payloads]
     assert [chunk.raw for chunk in built] == [json.loads(payload) for payload in payloads]
-    assert [chunk._raw for chunk in built] == payloads
+    assert [b"".join(chunk._raw) for chunk in built] == payloads
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=4), st.data())
@@ -95,10 +96,10 @@ def test_spoiled_bytes_are_read_the_same_or_not_at_all(texts, data):
         )
     )
     wire[at : at + data.draw(st.integers(0, 3))] = piece
-    items = template.read(bytes(wire))
-    if items is None:
-        return
-    events = bytes(wire).split(b"\n\n")[:-1]
+    items, length = template.read(bytes(wire))
+    assert length == 0 or bytes(wire)[:length].endswith(b"\n\n")
+    events = bytes(wire)[:length].split(b"\n\n")[:-1]
+    assert len(items) == len(events)
     assert [template.build(item) for item in items] == [
         decode(each.removeprefix(b"data: ")) for each in events
     ]
@@ -131,9 +132,9 @@ def test_other_kinds_are_no_template():
 @pytest.mark.parametrize(
     "data",
     [
-        framed([event("a"), event("b", choice={"finish_reason": "stop"})]),
-        framed([event("a")]) + b": comment\n\n" + framed([event("b")]),
-        framed([event("a"), b"[DONE]"]),
+        framed([event("b", choice={"finish_reason": "stop"}), event("a")]),
+        b": comment\n\n" + framed([event("b")]),
+        framed([b"[DONE]"]),
         framed([event("a")]).replace(b"\n\n", b"\r\n\r\n"),
         framed([event("a")])[:-1],
         framed([event("a").replace(b'"a"', b'"a\nb"')]),
@@ -144,7 +145,33 @@ def test_other_kinds_are_no_template():
     ],
 )
 def test_what_differs_is_left_to_the_decoder(data):
-    assert learned(event("x")).read(data) is None
+    assert learned(event("x")).read(data) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        framed([event("b", choice={"finish_reason": "stop"})]),
+        framed([event("b", choice={"finish_reason": "stop"}), event("c")]),
+        b": comment\n\n" + framed([event("b")]),
+        framed([b"[DONE]"]),
+        b"data: {",
+        b"\n",
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 30, 1000])  # less and more than one block
+def test_it_reads_as_far_as_events_are_alike(count, rest):
+    alike = [event(f"word {number}") for number in range(count)]
+    items, length = learned(alike[0]).read(framed(alike) + rest)
+    assert [text for text, _ in items] == [f"word {number}" for number in range(count)]
+    assert length == len(framed(alike))
+
+
+def test_an_event_longer_than_a_block_is_read():
+    payloads = [event("x" * 200_000), event("y")]
+    items, length = learned(event("z")).read(framed(payloads))
+    assert [len(text) for text, _ in items] == [200_000, 1]
+    assert length == len(framed(payloads))
 
 
 def test_the_framer_uses_it_only_at_the_beginning_of_events():
@@ -187,5 +214,9 @@ def test_however_it_is_cut_the_framer_gives_the_same(pieces, sizes):
 
 
 def _all(framer, reads):
-    found = [payload for read in reads if read for payload in framer.feed(read)]
+    found = []
+    for read in filter(None, reads):
+        found += framer.feed(read)
+        while framer.waiting:
+            found += framer.more()
     return [payload if isinstance(payload, str) else payload.decode() for payload in found]

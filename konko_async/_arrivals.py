@@ -1,0 +1,210 @@
+"""A streamed answer's bytes to chunks: what each read brought, and how the answer ended; no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from konko_async._accumulate import Accumulator, brings
+from konko_async._framing import ErrorEvent, Framer
+from konko_async._refusals import ended_early, not_a_stream, sent_error
+from konko_async._server_errors import find_error
+from konko_async._template import Template
+from konko_async.errors import KonkoError, ResponseDecodeError
+from konko_async.wire._codec import Codec, decode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from konko_async._transport import Answer
+
+__all__ = ["Arrivals"]
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+_LESSONS = 8  # templates in a row that may fit nothing, before no more are tried
+_DONE = "[DONE]"
+
+
+class Arrivals(Generic[C, R]):
+    """What has arrived of one streamed answer.
+
+    Attributes:
+        ready: chunks that wait for the consumer; of a tuple ``build`` makes one.
+        accumulated: all that has arrived, put together.
+        template: what the tuples in ``ready`` have in common, once there were chunks alike.
+    """
+
+    __slots__ = (
+        "_answer", "_codec", "_done", "_failure", "_framer", "_lessons", "_n", "_silent", "_since",
+        "_strict", "accumulated", "build", "ready", "template",
+    )  # fmt: skip
+
+    def __init__(
+        self, answer: Answer, codec: Codec[C], accumulated: Accumulator[C, R], *, choices: int
+    ) -> None:
+        self.ready: deque[Any] = deque()
+        self.accumulated = accumulated
+        self._answer = answer
+        self._codec = codec
+        self._strict = codec.strict
+        self._n = choices
+        self._framer = Framer(answer.headers.get("content-type", ""))
+        self._lessons = _LESSONS
+        self.template: Template | None = None
+        self.build: Any = None  # the template's
+        self._done = False
+        self._failure: KonkoError | None = None
+        self._since: float | None = None  # when the wait for a token began; None: nobody waits
+        self._silent = 0.0  # seconds waited since the last token, before the consumer went away
+
+    def _came(self, data: bytes) -> bool:
+        """Take in what a read brought, nothing at the end; whether that gave chunks."""
+        if data:
+            items = self._framer.alike(data)
+            if items is not None:
+                self._take_items(items)
+                return True
+            self._take(data)
+        elif self._failure is None:
+            self._at_end()
+        while self._framer.waiting and not self.ready:
+            self._take(None)
+        return bool(self.ready)
+
+    def _take(self, data: bytes | None) -> None:
+        """Take in bytes; None: more of what has come."""
+        framer = self._framer
+        try:
+            payloads = framer.more() if data is None else framer.feed(data)
+            if not payloads and framer.refused:
+                self._at_end()
+        except ResponseDecodeError as error:
+            self._failure = error
+            framer.drop()
+            return
+        if payloads:
+            framer.confirm()
+            self._sort(payloads)
+            if self._done or self._failure is not None:
+                framer.drop()  # what follows the end or a fault is not looked at
+
+    def _take_waiting(self) -> None:
+        while self._framer.waiting:
+            self._take(None)
+
+    def _sort(self, payloads: list[Any]) -> None:
+        """Take in what a read brought: items of a template, and what needs decoding."""
+        items = payloads
+        if type(payloads[-1]) is not tuple:
+            items = list(takewhile(_is_item, payloads))
+        if items:
+            self._take_items(items)
+        if len(items) < len(payloads):
+            self._decode(payloads[len(items) :])
+
+    def _take_items(self, items: list[Any]) -> None:
+        """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
+        text = items[0][0] if len(items) == 1 else "".join([text for text, _ in items])
+        self.ready.extend(items)
+        self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # its items
+        self._lessons = _LESSONS
+        if text:
+            self._since, self._silent = None, 0.0
+
+    def _decode(self, payloads: list[Any]) -> None:
+        """Decode payloads, in order; what follows the end or a fault is not looked at."""
+        place = self._decode_plain(payloads)
+        while place < len(payloads):
+            self._decode_odd(payloads[place])
+            if self._done or self._failure is not None:
+                return
+            place += 1
+            if place < len(payloads):
+                place += self._decode_plain(islice(payloads, place, None))
+
+    def _decode_plain(self, payloads: Iterable[Any]) -> int:
+        """Decode as long as nothing is special; return how many payloads that were."""
+        chunks: list[Any] = []
+        strict = self._strict
+        try:
+            for payload in payloads:
+                chunk: Any = strict(payload)
+                if chunk.error is not UNSET or not chunk.choices:
+                    break
+                chunk._raw = payload  # noqa: SLF001 - the slot of Wire
+                chunks.append(chunk)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            pass  # TypeError: an ErrorEvent, as msgspec reads no subclass of str
+        if chunks:
+            self.accumulated.add(chunks)
+            self.ready.extend(chunks)
+            if any(map(brings, chunks)):
+                self._since, self._silent = None, 0.0
+            if self._lessons:
+                self._learn(chunks[-1])
+        return len(chunks)
+
+    def _learn(self, chunk: Any) -> None:
+        """Expect more chunks like this one."""
+        delta = getattr(chunk.choices[0], "delta", None)
+        if delta is None or not delta.content:
+            return
+        if any(map(_is_item, self.ready)):
+            return  # they are of the template that there is
+        self._lessons -= 1
+        template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
+        if template is not None:
+            self._framer.template = self.template = template
+            self.build = template.build
+
+    def _decode_odd(self, payload: Any) -> None:
+        """Decode a payload that is the end, an error, or in need of the forgiving way."""
+        if isinstance(payload, ErrorEvent):
+            self._fail_by_server(str(payload))
+            return
+        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+        if text.strip() == _DONE:
+            self._done = True
+            self._check_choices()
+            return
+        try:
+            value = decode_json(payload)
+            if find_error(value) is not None:
+                self._fail_by_server(text, value)
+                return
+            chunk: Any = self._codec.decode(payload)
+        except ResponseDecodeError as error:
+            self._failure = error
+            return
+        self.accumulated.add([chunk])
+        self.ready.append(chunk)
+        if brings(chunk):
+            self._since, self._silent = None, 0.0
+
+    def _at_end(self) -> None:
+        """The body has ended: well, cut short, or it never was a stream."""
+        if self._done or self.accumulated.finished(self._n) or self._framer.said_done:
+            self._done = True
+            self._check_choices()
+        elif not self._framer.is_stream:
+            self._failure = not_a_stream(self._framer.head or b"", self._answer)
+        else:
+            self._failure = ended_early("ended without [DONE] and finish_reason", self._answer)
+
+    def _check_choices(self) -> None:
+        if not self.accumulated.has_choices:
+            self._failure = ended_early("said [DONE] without a single choice", self._answer)
+
+    def _fail_by_server(self, text: str, value: Any = None) -> None:
+        delivered = self.accumulated.has_delta
+        self._failure = sent_error(text, value, self._answer, delivered=delivered)
+
+
+def _is_item(event: Any) -> bool:
+    return type(event) is tuple
