@@ -1,21 +1,33 @@
-"""Streaming one answer to whoever shows it."""
+"""Asking for an answer, and handing it to whoever shows it."""
 
 from __future__ import annotations
 
-from typing import IO, Protocol
+import asyncio
+from typing import IO, Any, Protocol
 
-from konko_async import AsyncKonko, ChatCompletion
+from konko_async import (
+    AsyncKonko,
+    BadRequestError,
+    ChatStream,
+    ChoiceDelta,
+    KonkoError,
+    UnprocessableEntityError,
+)
 from konko_async.cli._conversation import Conversation
-from konko_async.cli._output import clean, is_terminal, note
+from konko_async.cli._output import clean, error_line, is_terminal
+from konko_async.cli._tally import Answer, figures_line
 
-__all__ = ["PlainView", "View", "stream_answer"]
+__all__ = ["Asker", "PlainView", "View", "remarks", "verdict"]
 
 
 class View(Protocol):
     """Shows an answer while it grows."""
 
-    text: str
-    """What was shown so far."""
+    def begin(self) -> None:
+        """Show that it is awaited."""
+
+    def think(self, text: str) -> None:
+        """Show more of the reasoning that comes before it."""
 
     def add(self, text: str) -> None:
         """Show more of it."""
@@ -25,57 +37,141 @@ class View(Protocol):
 
 
 class PlainView:
-    """Writes each piece at once: to a pipe as it is, to a terminal without control characters."""
+    """Writes each piece at once: to a pipe as it is, to a terminal without control characters.
+
+    Reasoning is left out: it is no part of the answer, and plain text could not set it apart.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
-        self.text = ""
+        self._last = "\n"
         self._stream = stream
         self._clean = is_terminal(stream)
 
+    def begin(self) -> None:
+        """Show nothing."""
+
+    def think(self, text: str) -> None:
+        """Show nothing."""
+
     def add(self, text: str) -> None:
         """Write and flush."""
-        self.text += text
+        self._last = text[-1:] or self._last
         self._stream.write(clean(text) if self._clean else text)
         self._stream.flush()
 
     def end(self) -> None:
         """Finish the line, if one was begun."""
-        if self.text and not self.text.endswith("\n"):
+        if self._last != "\n":
+            self._last = "\n"
             self._stream.write("\n")
             self._stream.flush()
 
 
-async def stream_answer(
-    client: AsyncKonko, model: str, conversation: Conversation, view: View
-) -> ChatCompletion:
-    """Ask for an answer and show it as it comes.
+class Asker:
+    """Asks a server, and measures.
 
-    Returns:
-        The whole answer.
-
-    Raises:
-        KonkoError: the call failed; the view has what had come by then.
+    Args:
+        client: that is used.
+        usage: whether to ask for the tokens used; servers that refuse that are not asked again.
     """
-    stream = client.chat.completions.stream(
-        model=model, messages=conversation.messages, **conversation.parameters
-    )
-    try:
-        async with stream:
-            async for text in stream.text():
-                view.add(text)
-            completion = await stream.completion()
-    finally:
-        view.end()
-    _remark(completion)
-    return completion
+
+    def __init__(self, client: AsyncKonko, *, usage: bool) -> None:
+        self.client = client
+        self._usage = usage
+
+    async def ask(
+        self, conversation: Conversation, answer: Answer, view: View, **parameters: Any
+    ) -> None:
+        """Stream an answer into ``answer`` and ``view``; also what stops it early stands there.
+
+        Args:
+            conversation: with the question in it.
+            answer: names the model; the rest is filled in. Its ``error`` says whether it failed.
+            view: shows the answer.
+            parameters: go before those of the conversation.
+        """
+        asked = {**conversation.parameters, **parameters, "messages": conversation.messages}
+        view.begin()
+        try:
+            if self._usage:
+                try:
+                    asked["stream_options"] = {"include_usage": True}
+                    await self._stream(asked, answer, view)
+                except (BadRequestError, UnprocessableEntityError) as error:
+                    if "stream_options" not in error.message:
+                        raise
+                    self._usage = False
+                    del asked["stream_options"]
+                else:
+                    return
+            await self._stream(asked, answer, view)
+        except KonkoError as error:
+            answer.error = error
+            answer.attempts = max(len(error.attempts), answer.attempts)
+
+    async def _stream(self, asked: dict[str, Any], answer: Answer, view: View) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        stream = self.client.chat.completions.stream(model=answer.model, **asked)
+        try:
+            async with stream:
+                while (batch := await stream.read()) is not None:
+                    for chunk in batch.chunks():
+                        for choice in chunk.choices:
+                            if choice.index == 0:
+                                _take(choice.delta, answer, view)
+                answer.completion = await stream.completion()
+        finally:
+            answer.seconds = loop.time() - began
+            _measure(stream, answer)
 
 
-def _remark(completion: ChatCompletion) -> None:
-    """Say what the text alone does not tell."""
-    for choice in completion.choices[:1]:
+def _take(delta: ChoiceDelta, answer: Answer, view: View) -> None:
+    """Hand on what a chunk brings."""
+    thought = delta.reasoning_content or delta.reasoning
+    if thought:
+        answer.deltas += 1
+        view.think(thought)
+    if delta.content:
+        answer.deltas += 1
+        answer.parts.append(delta.content)
+        view.add(delta.content)
+
+
+def _measure(stream: ChatStream, answer: Answer) -> None:
+    answer.first_token = stream.time_to_first_token
+    answer.attempts = max(len(stream.attempts), answer.attempts)
+    usage = stream.usage
+    if usage is not None and usage.known:
+        answer.prompt_tokens = usage.prompt_tokens
+        answer.completion_tokens = usage.completion_tokens
+
+
+def remarks(answer: Answer) -> list[str]:
+    """Return what the text alone does not tell."""
+    if answer.completion is None:
+        return []
+    found = []
+    for choice in answer.completion.choices[:1]:
         if choice.message.refusal:
-            note(f"the model refused: {choice.message.refusal}")
+            found.append(f"the model refused: {choice.message.refusal}")
+        if choice.message.tool_calls:
+            names = ", ".join(call.function.name for call in choice.message.tool_calls)
+            found.append(f"the model wants tools called, which chat does not do: {names}")
         if choice.finish_reason == "length":
-            note("the answer was cut at the limit of tokens (--max-tokens)")
+            found.append("the answer was cut at the limit of tokens (--max-tokens)")
         elif choice.finish_reason == "content_filter":
-            note("the server cut the answer (content_filter)")
+            found.append("the server cut the answer (content_filter)")
+    return found
+
+
+def verdict(answer: Answer) -> list[str]:
+    """Return all there is to say below one of several answers: its end, and its figures."""
+    said = remarks(answer)
+    if answer.error is not None:
+        said.append(f"failed: {error_line(answer.error)}")
+    elif answer.completion is None:
+        said.append("stopped")
+    if answer.first_token is not None:
+        said.append(figures_line(answer))
+    return said

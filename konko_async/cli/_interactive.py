@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import re
+from collections.abc import Sequence
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.history import FileHistory
-
-from konko_async import AsyncKonko, KonkoError
-from konko_async.cli._answer import PlainView, stream_answer
+from konko_async.cli._answer import Asker
+from konko_async.cli._catalog import catalog
 from konko_async.cli._connect import connect, default_model
 from konko_async.cli._conversation import Conversation
 from konko_async.cli._options import Connection
-from konko_async.cli._output import note, report
-from konko_async.cli._run import on_interrupt
-from konko_async.cli._slash import Ended, handle
-from konko_async.cli._state import private_file
+from konko_async.cli._output import note
+from konko_async.cli._prompt import Prompt
+from konko_async.cli._session import Session
+from konko_async.cli._slash import Commands, Ended
 
 __all__ = ["converse"]
 
-_GREETING = "Ctrl-C stops an answer, Ctrl-D ends; /help lists the commands."
+_GREETING = (
+    "Enter sends, Alt+Enter begins a new line. Ctrl-C stops an answer, Ctrl-D ends; "
+    "/help lists the commands."
+)
+_COMMAND = re.compile(r"/\w*(\s|$)")  # and not a path
 
 
-async def converse(connection: Connection, model: str | None, conversation: Conversation) -> int:
+async def converse(
+    connection: Connection,
+    models: Sequence[str],
+    conversation: Conversation,
+    *,
+    plain: bool,
+    stats: bool,
+) -> int:
     """Ask and answer until the user has had enough.
+
+    Args:
+        connection: whom to ask.
+        models: which; none: the default one.
+        conversation: to begin with.
+        plain: whether answers are written as they come, and not as Markdown.
+        stats: whether figures are shown below each answer.
 
     Returns:
         The exit code.
@@ -32,52 +47,28 @@ async def converse(connection: Connection, model: str | None, conversation: Conv
     Raises:
         KonkoError: the conversation could not begin.
     """
-    async with connect(connection, model) as (client, known):
-        chosen = await default_model(client, known)
-        history = FileHistory(str(private_file("chat_history")))
-        session: PromptSession[str] = PromptSession(f"{chosen}> ", history=history)
-        note(_GREETING)
-        while (text := await _read(session)) is not None:
-            if text.startswith("/"):
-                try:
-                    handle(text, conversation)
-                except Ended:
-                    break
-            elif text:
-                conversation.ask(text)
-                await _take_turn(client, chosen, conversation, debug=connection.debug)
+    async with connect(connection, models[0] if models else None) as (client, known):
+        chosen = list(models) or [await default_model(client, known)]
+        async with catalog(client) as listed:
+            asker = Asker(client, usage=True)
+            session = Session(
+                asker,
+                listed,
+                chosen,
+                conversation,
+                plain=plain,
+                stats=stats,
+                debug=connection.debug,
+            )
+            prompt = Prompt(session)
+            commands = Commands(session, prompt.confirm)
+            note(_GREETING)
+            while (text := await prompt.read()) is not None:
+                if _COMMAND.match(text):
+                    try:
+                        await commands.handle(text)
+                    except Ended:
+                        break
+                elif text:
+                    await session.turn(text)
     return 0
-
-
-async def _read(session: PromptSession[str]) -> str | None:
-    """Return what the user typed; None at the end; "" for Ctrl-C, which clears the line."""
-    try:
-        return (await session.prompt_async()).strip()
-    except KeyboardInterrupt:
-        return ""
-    except EOFError:
-        return None
-
-
-async def _take_turn(
-    client: AsyncKonko, model: str, conversation: Conversation, *, debug: bool
-) -> None:
-    """Stream one answer; whatever stops it, the conversation can go on."""
-    view = PlainView(sys.stdout)
-    answer = asyncio.ensure_future(stream_answer(client, model, conversation, view))
-    stopped: list[bool] = []
-
-    def stop() -> None:
-        stopped.append(True)
-        answer.cancel()
-
-    try:
-        with on_interrupt(stop):
-            await answer
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-        note("stopped")
-    except KonkoError as error:
-        report(error, debug=debug)
-    conversation.answered(view.text)

@@ -11,7 +11,7 @@ import click
 
 from konko_async.errors import KonkoError
 
-__all__ = ["clean", "is_terminal", "note", "redact", "report"]
+__all__ = ["clean", "error_line", "is_terminal", "note", "redact", "report"]
 
 _KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
 _LONGEST_LINE = 400
@@ -56,9 +56,14 @@ def report(error: KonkoError, *, debug: bool) -> None:
     if debug:
         text = "".join(traceback.format_exception(error))
         click.echo(clean(redact(text)), err=True, nl=False)
-    line = " ".join(error.message.split())
+    sys.stdout.flush()
+    note(error_line(error))
+
+
+def error_line(error: KonkoError) -> str:
+    """Return an error in one line, without keys, and not too long."""
+    line = redact(" ".join(error.message.split()))
     if len(line) > _LONGEST_LINE:
         line = f"{line[:_LONGEST_LINE]} ... (--debug shows all)"
     attempts = len(error.attempts)
-    sys.stdout.flush()
-    note(f"{line} ({attempts} attempts)" if attempts > 1 else line)
+    return f"{line} ({attempts} attempts)" if attempts > 1 else line

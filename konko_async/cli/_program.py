@@ -22,6 +22,7 @@ COMMANDS = {
     "summarize": "Summarise documents, long ones in parts.",
     "bench": "Measure a server: throughput, latencies, errors.",
     "serve": "Serve the emulator, or a real small model, on this machine.",
+    "relay": "Serve a chat page for browsers, on this machine.",
 }
 
 _EPILOG = """

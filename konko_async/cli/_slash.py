@@ -2,52 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import sys
+from collections.abc import Awaitable, Callable
 
-from konko_async.cli._conversation import Conversation
-from konko_async.cli._output import note
+import click
 
-__all__ = ["Ended", "handle"]
+from konko_async.cli._catalog import nearest
+from konko_async.cli._columns import is_live
+from konko_async.cli._output import clean, note
+from konko_async.cli._saved import NotSaved, load, path_of, save
+from konko_async.cli._session import Session
+from konko_async.cli._stats import show_stats
+
+__all__ = ["COMMANDS", "Commands", "Ended"]
+
+_HOTTEST = 2.0  # temperature
+_LARGEST_CLIPBOARD = 74_994  # bytes; more are refused by many terminals
 
 
 class Ended(Exception):  # noqa: N818 - not an error: the user is done
     """The user wants to leave."""
 
 
-def handle(line: str, conversation: Conversation) -> None:
-    """Carry out a line such as ``/new``.
+class Commands:
+    """Carries commands out.
 
     Args:
-        line: with its slash.
-        conversation: which it is about.
-
-    Raises:
-        Ended: it was ``/exit``.
+        session: which they are about.
+        confirm: asks the user a question.
     """
-    name, _, argument = line.removeprefix("/").partition(" ")
-    action, _ = _COMMANDS.get(name, (None, ""))
-    if action is None:
-        note(f"there is no /{name}; /help lists what there is")
-    else:
-        action(conversation, argument.strip())
+
+    def __init__(self, session: Session, confirm: Callable[[str], Awaitable[bool]]) -> None:
+        self._session = session
+        self._confirm = confirm
+
+    async def handle(self, line: str) -> None:
+        """Carry out a line such as ``/new``.
+
+        Args:
+            line: with its slash.
+
+        Raises:
+            Ended: it was ``/exit``.
+        """
+        name, _, argument = line.removeprefix("/").partition(" ")
+        if name in COMMANDS:
+            action, _, _ = COMMANDS[name]
+            try:
+                await action(self, argument.strip())
+            except NotSaved as error:
+                note(str(error))
+            return
+        meant = nearest(name, list(COMMANDS))
+        instead = f"did you mean /{meant}?" if meant else "/help lists what there is"
+        note(f"there is no /{name}; {instead}")
+
+    async def model(self, argument: str) -> None:
+        """Change the model, or list those that there are."""
+        catalog = self._session.catalog
+        await catalog.load()
+        if not argument:
+            self._list_models()
+            return
+        known = catalog.chat_models
+        if known and argument not in known:
+            meant = nearest(argument, known)
+            note(f"the server lists no {argument}" + (f"; did you mean {meant}?" if meant else ""))
+        self._session.use([argument])
+        note(f"{argument} answers from now on")
+
+    def _list_models(self) -> None:
+        used = self._session.models
+        listed = self._session.catalog.chat_models
+        for model in [*listed, *(model for model in used if model not in listed)]:
+            click.echo(f"{'*' if model in used else ' '} {clean(model)}")
+
+    async def compare(self, argument: str) -> None:
+        """Ask several models from now on, or only the first one again."""
+        models = argument.replace(",", " ").split()
+        if len(models) == 1:
+            models = [self._session.models[0], *models]
+        if models:
+            self._session.use(models)
+            note(f"{' and '.join(models)} answer from now on; /compare alone ends it")
+        elif len(self._session.models) > 1:
+            self._session.use(self._session.models[:1])
+            note(f"{self._session.models[0]} answers from now on")
+        else:
+            note("which models? /compare ID ID")
+
+    async def system(self, argument: str) -> None:
+        """Show the system message, or change it."""
+        conversations = self._session.conversations
+        if argument:
+            for conversation in conversations:
+                conversation.system = None if argument == "-" else argument
+        system = conversations[0].system
+        note(f"system message: {system}" if system else "there is no system message")
+
+    async def retry(self, argument: str) -> None:
+        """Ask the last question again."""
+        parameters = {}
+        if argument:
+            try:
+                parameters["temperature"] = float(argument)
+            except ValueError:
+                note(f"{argument} is no temperature")
+                return
+            if not 0 <= parameters["temperature"] <= _HOTTEST:
+                note("a temperature is between 0 and 2")
+                return
+        if not await self._session.retry(**parameters):
+            note("there is no answer to ask for again")
+
+    async def save(self, argument: str) -> None:
+        """Write the conversation to a file."""
+        session = self._session
+        if not argument:
+            note("where to? /save FILE.md, or FILE.json")
+            return
+        for model, conversation in zip(session.models, session.conversations, strict=True):
+            path = path_of(argument)
+            if len(session.models) > 1:  # one file for each
+                path = path.with_stem(f"{path.stem}-{model.replace('/', '_')}")
+            try:
+                save(path, model, conversation, overwrite=False)
+            except FileExistsError:
+                if not await self._confirm(f"{path} is there; overwrite it?"):
+                    note("not saved")
+                    continue
+                save(path, model, conversation, overwrite=True)
+            note(f"saved in {path}")
+
+    async def load(self, argument: str) -> None:
+        """Go on with a conversation from a file."""
+        if not argument:
+            note("from where? /load FILE")
+            return
+        saved = load(path_of(argument))
+        messages = [{"role": m.role, "content": m.content} for m in saved.messages]
+        system = [m["content"] for m in messages if m["role"] == "system"]
+        for conversation in self._session.conversations:
+            conversation.system = "\n\n".join(system) or None
+            conversation.said = [m for m in messages if m["role"] != "system"]
+        count = len(self._session.conversation.said)
+        by = f", with {saved.model}" if saved.model else ""
+        note(f"{count} messages{by}; {self._session.models[0]} goes on")
+
+    async def stats(self, argument: str) -> None:  # noqa: ARG002 - as all commands
+        """Show what the answers took."""
+        show_stats(self._session.tally)
+
+    async def copy(self, argument: str) -> None:  # noqa: ARG002 - as all commands
+        """Put the last answer into the clipboard, by the terminal."""
+        answer = self._session.conversation.last_answer
+        data = (answer or "").encode()
+        if not answer:
+            note("there is no answer yet")
+        elif not is_live(sys.stdout) or len(data) > _LARGEST_CLIPBOARD:
+            note("this terminal cannot; /save writes a file")
+        else:
+            sys.stdout.write(f"\x1b]52;c;{base64.b64encode(data).decode()}\x07")
+            sys.stdout.flush()
+            note("handed to the terminal's clipboard (not every terminal has one)")
+
+    async def new(self, argument: str) -> None:  # noqa: ARG002 - as all commands
+        """Forget what was said."""
+        for conversation in self._session.conversations:
+            conversation.clear()
+        note("a new conversation")
+
+    async def help(self, argument: str) -> None:  # noqa: ARG002 - as all commands
+        """List the commands and keys."""
+        for name, (_, arguments, what) in COMMANDS.items():
+            note(f"/{name} {arguments}".ljust(22) + what)
+        for keys, what in _KEYS.items():
+            note(keys.ljust(21) + what)
+
+    async def exit(self, argument: str) -> None:  # noqa: ARG002 - as all commands
+        """Leave."""
+        raise Ended
 
 
-def _help(conversation: Conversation, argument: str) -> None:  # noqa: ARG001 - as all commands
-    for name, (_, what) in _COMMANDS.items():
-        note(f"/{name:<6} {what}")
+_Action = Callable[[Commands, str], Awaitable[None]]
 
+COMMANDS: dict[str, tuple[_Action, str, str]] = {
+    "help": (Commands.help, "", "lists these commands"),
+    "model": (Commands.model, "[ID]", "lists the models, or changes to one"),
+    "compare": (Commands.compare, "[ID ...]", "asks several models at once; alone: ends that"),
+    "system": (Commands.system, "[TEXT]", "shows or sets the system message; - removes it"),
+    "retry": (Commands.retry, "[TEMPERATURE]", "asks the last question again"),
+    "save": (Commands.save, "FILE", "writes the conversation: Markdown, or JSON for .json"),
+    "load": (Commands.load, "FILE", "goes on with a saved conversation"),
+    "stats": (Commands.stats, "", "shows time, tokens and cost of the answers"),
+    "copy": (Commands.copy, "", "puts the last answer into the clipboard"),
+    "new": (Commands.new, "", "forgets what was said, but for the system message"),
+    "exit": (Commands.exit, "", "ends the conversation, as Ctrl-D does"),
+}
+"""What carries a command out, what it takes, and what it does."""
 
-def _new(conversation: Conversation, argument: str) -> None:  # noqa: ARG001 - as all commands
-    conversation.clear()
-    note("a new conversation")
-
-
-def _exit(conversation: Conversation, argument: str) -> None:  # noqa: ARG001 - as all commands
-    raise Ended
-
-
-_COMMANDS: dict[str, tuple[Callable[[Conversation, str], None], str]] = {
-    "help": (_help, "lists these commands"),
-    "new": (_new, "forgets what was said, but for the system message"),
-    "exit": (_exit, "ends the conversation, as Ctrl-D does"),
+_KEYS = {
+    "Enter": "sends",
+    "Alt+Enter, Ctrl-J": "begins a new line",
+    "Ctrl-R": "searches the history",
+    "Ctrl-X Ctrl-E": "opens $EDITOR",
+    "Ctrl-C": "stops an answer; at the prompt, clears it",
 }

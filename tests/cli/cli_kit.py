@@ -166,6 +166,11 @@ async def terminal(*arguments, env, width=100):
         os.close(master)
 
 
+def chats(emulator):
+    """The requests but for those for the model list, which a conversation asks for, too."""
+    return [request for request in emulator.requests if "/chat/" in request.path]
+
+
 def join_waiters():
     """Python 3.11 waits for each process in a thread, which ends a moment after the process."""
     for thread in threading.enumerate():

@@ -165,7 +165,8 @@ async def test_an_answer_cannot_steer_the_terminal(env, emulator):
     async with terminal("chat", "hi", env=env) as shown:
         assert await shown.finish() == 0
     piped = await run("chat", "hi", env=env)
-    assert "\x1b" not in shown.seen
+    assert "\x1b]" not in shown.seen
+    assert "\x07" not in shown.seen
     assert "\x9b" not in shown.seen
     assert "text ünï" in shown.seen
     assert piped.out == "safe\x1b]52;c;b3duZWQ=\x07\x9b2Jtext ünï\n", "a pipe gets what was sent"

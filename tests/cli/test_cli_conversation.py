@@ -3,10 +3,11 @@
 import stat
 
 import pytest
-from cli_kit import CHAT_MODEL, terminal
+from cli_kit import CHAT_MODEL, chats, terminal
 
 from konko_async.testing import faults
 
+CHAT = "/chat/completions"
 PROMPT = f"{CHAT_MODEL}>"
 
 
@@ -38,7 +39,7 @@ async def test_the_whole_conversation_is_sent_each_time(chat, emulator):
         await chat.wait_for(PROMPT)
     assert await leave(chat) == 0
     said = [
-        (message["role"], message["content"]) for message in emulator.requests[1].body["messages"]
+        (message["role"], message["content"]) for message in chats(emulator)[1].body["messages"]
     ]
     assert said == [
         ("system", "Be brief."),
@@ -49,7 +50,7 @@ async def test_the_whole_conversation_is_sent_each_time(chat, emulator):
 
 
 async def test_ctrl_c_stops_the_answer_and_not_the_program(chat, emulator):
-    emulator.script(faults.Stall(after_chunks=2))
+    emulator.script(faults.Stall(after_chunks=2), path=CHAT)
     await say(chat, "first")
     await chat.wait_for("One")
     chat.type("\x03")
@@ -60,28 +61,28 @@ async def test_ctrl_c_stops_the_answer_and_not_the_program(chat, emulator):
     await chat.wait_for("One two three.")
     await chat.wait_for(PROMPT)
     assert await leave(chat) == 0
-    roles = [message["role"] for message in emulator.requests[1].body["messages"]]
+    roles = [message["role"] for message in chats(emulator)[1].body["messages"]]
     assert roles == ["system", "user", "assistant", "user"], "what was said counts"
     assert "Traceback" not in chat.seen
 
 
 async def test_an_answer_stopped_before_its_first_token_takes_the_question_back(chat, emulator):
-    emulator.script(faults.Stall(after_chunks=None))
+    emulator.script(faults.Stall(after_chunks=None), path=CHAT)
     await say(chat, "first")
-    await emulator.wait_until(lambda: emulator.in_flight == 1)
+    await emulator.wait_until(lambda: len(chats(emulator)) == 1)
     chat.type("\x03")
     await chat.wait_for("stopped")
     await chat.wait_for(PROMPT)
     await say(chat, "second")
     await chat.wait_for("One two three.")
-    assert [message["content"] for message in emulator.requests[1].body["messages"]] == [
+    assert [message["content"] for message in chats(emulator)[1].body["messages"]] == [
         "Be brief.",
         "second",
     ]
 
 
 async def test_an_error_does_not_end_it(chat, emulator):
-    emulator.script(faults.Status(400, message="no such thing"))
+    emulator.script(faults.Status(400, message="no such thing"), path=CHAT)
     await say(chat, "first")
     await chat.wait_for("no such thing")
     await chat.wait_for(PROMPT)
@@ -96,7 +97,7 @@ async def test_ctrl_c_at_the_prompt_clears_the_line(chat, emulator):
     await chat.wait_for(PROMPT)
     await say(chat, "another")
     await chat.wait_for("One two three.")
-    assert emulator.requests[0].body["messages"][-1]["content"] == "another"
+    assert chats(emulator)[0].body["messages"][-1]["content"] == "another"
 
 
 async def test_the_commands(chat, emulator):
@@ -118,8 +119,8 @@ async def test_the_commands(chat, emulator):
     await chat.wait_for(PROMPT)
     await say(chat, "/exit")
     assert await chat.finish() == 0
-    assert len(emulator.requests) == 2
-    assert len(emulator.requests[1].body["messages"]) == 2
+    assert len(chats(emulator)) == 2
+    assert len(chats(emulator)[1].body["messages"]) == 2
 
 
 async def test_history_is_kept_for_the_next_time_and_for_nobody_else(env, emulator, tmp_path):
@@ -136,7 +137,7 @@ async def test_history_is_kept_for_the_next_time_and_for_nobody_else(env, emulat
         await second.wait_for("x")  # it reads keys, so it has read the history
         second.type("\x1b[A\r")
         await second.wait_for("One two three.")
-    asked = [request.body["messages"][-1]["content"] for request in emulator.requests]
+    asked = [request.body["messages"][-1]["content"] for request in chats(emulator)]
     assert asked == ["remember me", "remember me"]
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
 

@@ -1,0 +1,214 @@
+"""Running a relay with its page, and letting its answers end before it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import socket
+import webbrowser
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from ipaddress import ip_address
+
+import click
+from aiohttp import web
+
+from konko_async import APIError, AsyncKonko
+from konko_async.cli._connect import connect
+from konko_async.cli._options import Connection
+from konko_async.cli._output import clean, note
+from konko_async.cli._run import on_interrupt
+from konko_async.relay import RelayOptions, RelayRequest, RelayService
+from konko_async.relay.aiohttp_web import add_routes
+
+__all__ = ["relay"]
+
+_INTERRUPTED = 130
+_CALLS = 32  # at once; all who have the token are one
+_NAMES_OF_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+async def relay(
+    connection: Connection,
+    *,
+    models: Sequence[str],
+    host: str,
+    port: int,
+    allow_remote: bool,
+    names: Sequence[str],
+    token: bool,
+    show: bool,
+    drain: float,
+) -> int:
+    """Serve the page until Ctrl-C, then let what is being answered end.
+
+    Args:
+        connection: the model's server.
+        models: those that the page offers; none: all chat models of the server.
+        host: address to listen on.
+        port: 0: any.
+        allow_remote: whether ``host`` may be one that others can reach.
+        names: further host names that browsers may use.
+        token: whether a token is asked for on loopback, too.
+        show: whether to open the page in a browser.
+        drain: seconds that answers may go on; a second Ctrl-C ends them.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        KonkoError: the models cannot be listed, or the local model cannot be started.
+        click.UsageError: the address cannot be used, or there is no chat model.
+    """
+    local = _is_loopback(host)
+    if not local and not allow_remote:
+        raise click.UsageError(f"--host {host} is not loopback: others need --allow-remote")
+    secret = None if local and not token else secrets.token_urlsafe(24)
+    async with connect(connection) as (client, model):
+        offered = list(models) or await _chat_models(client, model, local=connection.local)
+        options = RelayOptions(
+            models=offered,
+            hosts=_hosts(host, names),
+            max_calls_per_identity=_CALLS,
+            resumable=True,
+            open_early=True,  # the page has the stream's id before the first token, to resume it
+            stats=True,
+            timeout=connection.timeout,
+        )
+        service = RelayService(
+            client, options, auth=_asks_for(secret) if secret else "open", host=host, page=True
+        )
+        async with _listening(service, host, port) as bound:
+            address = f"http://{_shown(host)}:{bound}/"
+            _announce(address, secret, offered)
+            if show:
+                # Without the token: others can read the arguments of a process.
+                await asyncio.to_thread(webbrowser.open, address)
+            return await _until_interrupted(service, drain)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+async def _chat_models(client: AsyncKonko, first: str | None, *, local: bool) -> list[str]:
+    """Return the models to offer, that of the environment first."""
+    if local and first:
+        return [first]
+    try:
+        page = await client.models.list()
+    except APIError:
+        if first:  # not every server has a list
+            return [first]
+        raise
+    found = [entry.id for entry in page.data if entry.is_chat is not False]
+    if first:
+        found = [first, *(name for name in found if name != first)]
+    if not found:
+        raise click.UsageError("this server lists no chat model: name one with --model")
+    return found
+
+
+def _hosts(host: str, names: Sequence[str]) -> list[str]:
+    """Return the names under which browsers may ask; others are DNS rebinding, or a mistake."""
+    hosts = [*_NAMES_OF_LOOPBACK, *names]
+    if _is_any(host):
+        own = socket.gethostname()
+        hosts += [own, socket.getfqdn(), *_addresses(own)]
+    elif not _is_loopback(host):
+        hosts.append(_bracketed(host))
+    return hosts
+
+
+def _is_any(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ip_address(host.strip("[]")).is_unspecified
+    return not host
+
+
+def _addresses(name: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return sorted({_bracketed(str(entry[4][0]).partition("%")[0]) for entry in found})
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _shown(host: str) -> str:
+    return socket.gethostname() if _is_any(host) else _bracketed(host)
+
+
+def _asks_for(secret: str) -> Callable[[RelayRequest], Awaitable[str | None]]:
+    expected = f"Bearer {secret}".encode()
+
+    async def check(request: RelayRequest) -> str | None:
+        given = request.headers.get("authorization", "").encode()
+        return "page" if hmac.compare_digest(given, expected) else None
+
+    return check
+
+
+@contextlib.asynccontextmanager
+async def _listening(service: RelayService, host: str, port: int) -> AsyncIterator[int]:
+    """Serve until the end of the block; yields the port."""
+    app = web.Application()
+    add_routes(app, service)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host.strip("[]"), port)
+        try:
+            await site.start()
+        except OSError as error:
+            place = f"{_bracketed(host)}:{port}"
+            raise click.UsageError(f"cannot listen on {place}: {error.strerror}") from None
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _announce(address: str, secret: str | None, models: Sequence[str]) -> None:
+    what = models[0] if len(models) == 1 else f"{len(models)} models"
+    lines = [f"serving {clean(what)} at", f"  {address}" + (f"#token={secret}" if secret else "")]
+    if secret:
+        lines.append("Whoever has this address can use your key. It ends with this command.")
+    click.echo("\n".join([*lines, "Ctrl-C stops it."]))
+
+
+async def _until_interrupted(service: RelayService, drain: float) -> int:
+    """Wait for Ctrl-C; what is being answered may end, unless there is a second one."""
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def interrupted() -> None:
+        (second if first.is_set() else first).set()
+
+    with on_interrupt(interrupted):
+        try:
+            await first.wait()
+        finally:  # SIGTERM cancels us
+            await _drained(service, drain, second)
+    return _INTERRUPTED
+
+
+async def _drained(service: RelayService, seconds: float, now: asyncio.Event) -> None:
+    service.draining = True
+    if service.running and seconds:
+        note(f"{service.running} answers are being written; Ctrl-C ends them")
+    idle = asyncio.ensure_future(service.until_idle())
+    ended = asyncio.ensure_future(now.wait())
+    try:
+        await asyncio.wait({idle, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (idle, ended):
+            task.cancel()
+        await asyncio.gather(idle, ended, return_exceptions=True)

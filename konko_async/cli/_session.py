@@ -1,0 +1,192 @@
+"""What a conversation on a terminal is about: the models, what was said, what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from konko_async.cli._answer import Asker, remarks, verdict
+from konko_async.cli._catalog import Catalog
+from konko_async.cli._columns import side_by_side, single_view
+from konko_async.cli._conversation import Conversation
+from konko_async.cli._output import note, report
+from konko_async.cli._run import on_interrupt
+from konko_async.cli._tally import Answer, Tally, figures_line
+from konko_async.cli._terminal import quiet
+
+__all__ = ["Session", "ask_all"]
+
+
+class Session:
+    """The state between two turns.
+
+    Args:
+        asker: asks the server.
+        catalog: what it lists.
+        models: whom to ask; several are asked side by side, each with a conversation of its own.
+        conversation: to begin with.
+        plain: whether answers are written as they come, and not as Markdown.
+        stats: whether figures are shown below each answer.
+        debug: whether errors come with their traceback.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        catalog: Catalog,
+        models: Sequence[str],
+        conversation: Conversation,
+        *,
+        plain: bool = False,
+        stats: bool = False,
+        debug: bool = False,
+    ) -> None:
+        self.asker = asker
+        self.catalog = catalog
+        self.tally = Tally()
+        self.models: list[str] = []
+        self.conversations = [conversation]
+        self._plain = plain
+        self._stats = stats
+        self._debug = debug
+        self.use(models)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said with the first model."""
+        return self.conversations[0]
+
+    def use(self, models: Sequence[str]) -> None:
+        """Ask these models from now on; a model that is asked already keeps what it said."""
+        before = list(zip(self.models, self.conversations, strict=False))
+        chosen = []
+        for model in models:
+            known = next((pair for pair in before if pair[0] == model), None)
+            if known:
+                before.remove(known)
+            chosen.append(known[1] if known else self.conversation.fork())
+        self.models, self.conversations = list(models), chosen
+
+    async def turn(self, question: str) -> None:
+        """Ask, and show what is answered; whatever stops it, the conversation can go on."""
+        for conversation in self.conversations:
+            conversation.ask(question)
+        for conversation, answer in zip(self.conversations, await self._ask(), strict=True):
+            conversation.answered(answer.text)
+
+    async def retry(self, **parameters: Any) -> bool:
+        """Ask the last question again; an answer without text leaves the one before.
+
+        Returns:
+            Whether there was a question.
+        """
+        before = [conversation.take_back() for conversation in self.conversations]
+        if not any(before):
+            return False
+        answers = await self._ask(**parameters)
+        for conversation, answer, old in zip(self.conversations, answers, before, strict=True):
+            if answer.text:
+                conversation.answered(answer.text)
+            else:
+                conversation.said += old
+        return True
+
+    async def _ask(self, **parameters: Any) -> list[Answer]:
+        answers = [Answer(model) for model in self.models]
+        asking = asyncio.ensure_future(
+            ask_all(
+                self.asker,
+                self.conversations,
+                answers,
+                plain=self._plain,
+                catalog=self.catalog,
+                **parameters,
+            )
+        )
+        stopped: list[bool] = []
+
+        def stop() -> None:
+            stopped.append(True)
+            asking.cancel()
+
+        try:
+            with quiet(sys.stdin), on_interrupt(stop):
+                await asking
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+            note("stopped")
+        for answer in answers:
+            answer.price = self.catalog.price(answer.model)
+            self.tally.add(answer)
+        if len(answers) == 1:
+            self._say(answers[0])
+        return answers
+
+    def _say(self, answer: Answer) -> None:
+        if answer.error is not None:
+            report(answer.error, debug=self._debug)
+        for line in remarks(answer):
+            note(line)
+        if self._stats:
+            note(figures_line(answer))
+
+
+async def ask_all(
+    asker: Asker,
+    conversations: Sequence[Conversation],
+    answers: Sequence[Answer],
+    *,
+    plain: bool = False,
+    catalog: Catalog | None = None,
+    **parameters: Any,
+) -> None:
+    """Show the answers to the last question of each conversation, all asked at the same time.
+
+    Args:
+        asker: asks the server.
+        conversations: one for each answer.
+        answers: are filled in; one that fails does not stop the others.
+        plain: whether they are written as they come, and not as Markdown.
+        catalog: knows what they cost.
+        parameters: go before those of the conversations.
+    """
+    if len(answers) == 1:
+        view = single_view(sys.stdout, plain=plain)
+        with contextlib.closing(_Ending(view)):
+            await asker.ask(conversations[0], answers[0], view, **parameters)
+        return
+    views = side_by_side(sys.stdout, [answer.model for answer in answers], plain=plain)
+    with contextlib.closing(_Ending(views)):
+        views.begin()
+        async with asyncio.TaskGroup() as group:
+            for conversation, answer, side in zip(conversations, answers, views.sides, strict=True):
+                group.create_task(
+                    _ask_one(asker, conversation, answer, side, catalog, **parameters)
+                )
+
+
+async def _ask_one(
+    asker: Asker,
+    conversation: Conversation,
+    answer: Answer,
+    side: Any,
+    catalog: Catalog | None,
+    **parameters: Any,
+) -> None:
+    try:
+        await asker.ask(conversation, answer, side, **parameters)
+    finally:
+        if catalog is not None:
+            answer.price = catalog.price(answer.model)
+        side.end(verdict(answer))
+
+
+class _Ending:
+    """Ends a view on leaving a block."""
+
+    def __init__(self, view: Any) -> None:
+        self.close = view.end
