@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from konko_async._fanout import MapResult, MapResults
     from konko_async._merge import MergedChunk, merge
     from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
+    from konko_async._parsed_stream import ParsedChatStream
     from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
     from konko_async._records import Attempt, CallRecord, Observer, PoolStats
     from konko_async._stream import ChatStream, ChunkBatch, CompletionStream
+    from konko_async._structured import ResponseFormat
     from konko_async.errors import (
         APIConnectionError,
         APIError,
@@ -41,10 +43,20 @@ if TYPE_CHECKING:
         StreamServerError,
         StreamStalledError,
         StreamTruncatedError,
+        StructuredOutputError,
+        ToolArgumentsError,
         UnprocessableEntityError,
     )
     from konko_async.limits import Limits
     from konko_async.middleware import CircuitBreaker, Fallback
+    from konko_async.tools import (
+        Tool,
+        ToolFailedError,
+        ToolLimitError,
+        ToolRun,
+        ToolRunError,
+        ToolRunResult,
+    )
     from konko_async.wire import (
         ChatCompletion,
         ChatCompletionChunk,
@@ -59,6 +71,9 @@ if TYPE_CHECKING:
         FunctionCall,
         Model,
         ModelList,
+        ParsedChatCompletion,
+        ParsedChoice,
+        ParsedMessage,
         ToolCall,
         Usage,
     )
@@ -69,22 +84,26 @@ _PLACES = {
     "_fanout": "MapResult MapResults",
     "_merge": "MergedChunk merge",
     "_options": "Priority RateLimit RetryPolicy Timeout",
+    "_parsed_stream": "ParsedChatStream",
     "_pipeline": "Handler Middleware Request Response per_attempt",
     "_records": "Attempt CallRecord Observer PoolStats",
     "_stream": "ChatStream ChunkBatch CompletionStream",
+    "_structured": "ResponseFormat",
     "errors": (
         "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
         "BadRequestError CircuitOpenError ConfigurationError ConflictError InternalServerError "
-        "KonkoError NotFoundError PermissionDeniedError RateLimitError RateLimitTimeoutError "
-        "ResponseDecodeError StreamError StreamServerError StreamStalledError "
-        "StreamTruncatedError UnprocessableEntityError"
+        "KonkoError NotFoundError PermissionDeniedError RateLimitError "
+        "RateLimitTimeoutError ResponseDecodeError StreamError StreamServerError "
+        "StreamStalledError StreamTruncatedError StructuredOutputError ToolArgumentsError "
+        "UnprocessableEntityError"
     ),
     "limits": "Limits",
     "middleware": "CircuitBreaker Fallback",
+    "tools": "Tool ToolFailedError ToolLimitError ToolRun ToolRunError ToolRunResult",
     "wire": (
         "ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatMessage Choice ChoiceDelta "
         "Completion CompletionChoice CreateEmbeddingResponse Embedding FunctionCall Model "
-        "ModelList ToolCall Usage"
+        "ModelList ParsedChatCompletion ParsedChoice ParsedMessage ToolCall Usage"
     ),
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
@@ -130,6 +149,10 @@ __all__ = [
     "ModelList",
     "NotFoundError",
     "Observer",
+    "ParsedChatCompletion",
+    "ParsedChatStream",
+    "ParsedChoice",
+    "ParsedMessage",
     "PermissionDeniedError",
     "PoolStats",
     "Priority",
@@ -139,13 +162,22 @@ __all__ = [
     "Request",
     "Response",
     "ResponseDecodeError",
+    "ResponseFormat",
     "RetryPolicy",
     "StreamError",
     "StreamServerError",
     "StreamStalledError",
     "StreamTruncatedError",
+    "StructuredOutputError",
     "Timeout",
+    "Tool",
+    "ToolArgumentsError",
     "ToolCall",
+    "ToolFailedError",
+    "ToolLimitError",
+    "ToolRun",
+    "ToolRunError",
+    "ToolRunResult",
     "UnprocessableEntityError",
     "Usage",
     "__version__",

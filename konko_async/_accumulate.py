@@ -229,6 +229,11 @@ class ChatAccumulator(_Answer[_ChatChoice]):
         self._first = _ChatChoice(0)
         self._begun = False  # whether choice 0 has had its first delta
 
+    @property
+    def content(self) -> list[str]:
+        """The text of choice 0 in the pieces that have come; the list that grows with it."""
+        return self._first.content
+
     def add(self, chunks: Iterable[ChatCompletionChunk]) -> None:
         """Take in chunks, in order."""
         append = self._first.content.append

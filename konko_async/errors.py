@@ -12,8 +12,13 @@
     │  │  ├─ NotFoundError 404        ConflictError 409          UnprocessableEntityError 422
     │  │  ├─ RateLimitError 429       InternalServerError ≥500
     │  ├─ ResponseDecodeError         .body: the first bytes; .offset
+    │  │  ├─ StructuredOutputError    .completion .reason .path: not what response_format= asked for
+    │  │  └─ ToolArgumentsError       .name .path: the model called a tool with wrong arguments
     │  └─ StreamError                 .partial
     │     └─ StreamTruncatedError     StreamStalledError     StreamServerError (.code .type)
+    ├─ ToolRunError (tools/)          .messages .calls .rounds .usage: run_tools() stopped
+    │  ├─ ToolLimitError              .limit: which limit it was
+    │  └─ ToolFailedError             .call; the tool's exception is its __cause__
     ├─ RateLimitTimeoutError          .would_have_waited
     └─ CircuitOpenError               .retry_after
 
@@ -52,10 +57,13 @@ __all__ = [
     "StreamServerError",
     "StreamStalledError",
     "StreamTruncatedError",
+    "StructuredOutputError",
+    "ToolArgumentsError",
     "UnprocessableEntityError",
 ]
 
 Phase = Literal["connect", "first_token", "total"]
+Unparsed = Literal["invalid", "length", "refusal", "content_filter", "empty", "tool_calls"]
 
 
 def _rebuild(cls: type[KonkoError], args: tuple[Any, ...], state: dict[str, Any]) -> KonkoError:
@@ -288,6 +296,72 @@ class ResponseDecodeError(APIError):
         self.body = body
         self.offset = offset
         self.retryable = retryable
+
+
+class StructuredOutputError(ResponseDecodeError):
+    """The answer is not what ``response_format=`` asked for. Nothing is asked again by itself.
+
+    Attributes:
+        completion: the whole answer, with ``.parsed`` where other choices fit.
+        reason: ``invalid`` (no JSON, or a value that does not fit), ``length`` (cut by max_tokens),
+            ``refusal`` (``message.refusal`` says why), ``content_filter``, ``empty``, or
+            ``tool_calls`` (``.parsed`` of an answer that calls tools instead).
+        path: the value that does not fit, such as ``$.items[2].price``; None if there is no JSON.
+        expected: what was expected there, in msgspec's words.
+        index: the choice.
+    """
+
+    completion: Any
+    reason: Unparsed
+    path: str | None
+    expected: str | None
+    index: int
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        completion: Any = None,
+        reason: Unparsed = "invalid",
+        path: str | None = None,
+        expected: str | None = None,
+        index: int = 0,
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(message, body=body, request_id=getattr(completion, "request_id", None))
+        self.completion = completion
+        self.reason = reason
+        self.path = path
+        self.expected = expected
+        self.index = index
+
+
+class ToolArgumentsError(ResponseDecodeError):
+    """The model called a tool with arguments that it does not take.
+
+    Attributes:
+        name: the tool.
+        path: the argument that does not fit, such as ``$.days``; None if there is no JSON.
+        expected: what was expected there, in msgspec's words.
+    """
+
+    name: str
+    path: str | None
+    expected: str | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "",
+        path: str | None = None,
+        expected: str | None = None,
+        body: bytes = b"",
+    ) -> None:
+        super().__init__(message, body=body)
+        self.name = name
+        self.path = path
+        self.expected = expected
 
 
 class StreamError(APIError):

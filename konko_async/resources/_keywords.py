@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_type_hints
 
 from konko_async._engine import NO_OPTIONS, CallOptions
 from konko_async._options import Priority, Timeout
 from konko_async._secret import masked
 from konko_async._settings import check_headers
 from konko_async.errors import ConfigurationError
-from konko_async.wire._requests import ChatParams, CompletionParams, EmbeddingParams
+from konko_async.wire._requests import (
+    ChatParams,
+    CompletionParams,
+    EmbeddingParams,
+    ToolParams,
+)
+
+if TYPE_CHECKING:
+    from konko_async.tools._calls import Approval
 
 __all__ = [
     "EXTRAS",
@@ -19,6 +27,7 @@ __all__ = [
     "CompletionKeywords",
     "EmbeddingKeywords",
     "Extras",
+    "ToolKeywords",
     "split_options",
     "takes",
 ]
@@ -40,8 +49,21 @@ class Extras(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
 
 
-class ChatKeywords(ChatParams, Extras, total=False):
+class ChatKeywords(ChatParams, ToolParams, Extras, total=False):
     """All optional keywords of a chat call."""
+
+
+class ToolKeywords(ChatParams, Extras, total=False):
+    """All optional keywords of ``run_tools()``."""
+
+    max_rounds: int
+    max_tool_calls: int
+    tool_timeout: float | None
+    total_timeout: float | None
+    max_concurrency: int
+    run_in_thread: bool
+    on_error: Literal["message", "raise"]
+    before_tool: Approval | None
 
 
 class CompletionKeywords(CompletionParams, Extras, total=False):

@@ -22,6 +22,7 @@ from konko_async.wire._chat import (
 from konko_async.wire._completions import Completion, CompletionChoice, CompletionLogprobs
 from konko_async.wire._embeddings import CreateEmbeddingResponse, Embedding, EmbeddingUsage
 from konko_async.wire._models import Model, ModelList
+from konko_async.wire._parsed import ParsedChatCompletion, ParsedChoice, ParsedMessage
 
 __all__ = [
     "ChatCompletion",
@@ -42,6 +43,9 @@ __all__ = [
     "FunctionCall",
     "Model",
     "ModelList",
+    "ParsedChatCompletion",
+    "ParsedChoice",
+    "ParsedMessage",
     "PromptTokensDetails",
     "TokenLogprob",
     "ToolCall",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from konko_async.errors import ToolArgumentsError
 from konko_async.wire._base import Wire
+from konko_async.wire._misfit import MisfitError, decoder_of, read_as
 
 __all__ = [
     "ChatCompletion",
@@ -26,6 +28,9 @@ __all__ = [
     "TopLogprob",
     "Usage",
 ]
+
+T = TypeVar("T")
+_BODY_SHOWN = 4096
 
 
 class PromptTokensDetails(Wire):
@@ -69,6 +74,27 @@ class FunctionCall(Wire):
 
     name: str = ""
     arguments: str = ""
+
+    def parse(self, kind: type[T]) -> T:
+        """Return the arguments as a type that msgspec knows: a Struct, a TypedDict, ``dict``.
+
+        For the arguments of a Python function, see :meth:`konko_async.Tool.parse`.
+
+        Raises:
+            ToolArgumentsError: they do not fit; says where.
+        """
+        text = self.arguments or "{}"  # some servers send nothing for no arguments
+        try:
+            return cast("T", read_as(text, kind, decoder_of(kind)))
+        except MisfitError as error:
+            failure = ToolArgumentsError(
+                f"the arguments for {self.name} do not fit: {error}",
+                name=self.name,
+                path=error.path,
+                expected=error.problem,
+                body=text.encode("utf-8", "replace")[:_BODY_SHOWN],
+            )
+        raise failure
 
 
 class ToolCall(Wire):

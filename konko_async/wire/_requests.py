@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -13,6 +14,7 @@ __all__ = [
     "CompletionRequest",
     "EmbeddingParams",
     "EmbeddingRequest",
+    "ToolParams",
 ]
 
 
@@ -93,11 +95,15 @@ class ChatParams(_SamplingParams, total=False):
     max_completion_tokens: int | None
     logprobs: bool | None
     top_logprobs: int | None
-    response_format: Any
-    tools: list[Any] | None
-    tool_choice: str | dict[str, Any] | None
+    tool_choice: str | Mapping[str, Any] | Callable[..., Any] | None
     parallel_tool_calls: bool | None
     reasoning_effort: str | None
+
+
+class ToolParams(TypedDict, total=False):
+    """Optional keywords of those chat calls that can do without tools."""
+
+    tools: Sequence[Callable[..., Any] | Mapping[str, Any]] | None
 
 
 class CompletionParams(_SamplingParams, total=False):
