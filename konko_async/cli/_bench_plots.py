@@ -207,7 +207,7 @@ def _by_load(axes: Axes, results: Sequence[BenchResult]) -> None:
     axes.set_xlabel("requests/s asked for" if paced else "concurrency", fontsize=9)
     axes.set_ylabel("output tokens per second", fontsize=9)
     axes.set_ylim(0, max(values) * 1.18 or 1)
-    if min(loads) > 0 and max(loads) / min(loads) > 8:  # noqa: PLR2004 - as sweeps by doubling do
+    if min(loads) > 0 and max(loads) / min(loads) >= 8:  # noqa: PLR2004 - as sweeps by doubling do
         axes.set_xscale("log", base=2)
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
@@ -239,9 +239,11 @@ def _curve(attribute: str, title: str) -> Callable[[Axes, Sequence[BenchResult]]
         medians = [summary.median for _, summary in found]
         _line(axes, speeds, medians, TEAL, "median")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
+        axes.set_xlim(0, max(speeds) * 1.06 or 1)
         _name_points(axes, [result for result, _ in found], speeds, medians)
-        axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=MUTED, ncols=2,
-                    bbox_to_anchor=(-0.02, 1.03), handlelength=1.4)  # fmt: skip
+        axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize=9, ncols=2,
+                    loc="upper left", labelcolor=MUTED, bbox_to_anchor=(-0.02, 1.03),
+                    handlelength=1.4)  # fmt: skip
         axes.set_xlabel("output tokens per second", fontsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(_duration))

@@ -11,7 +11,7 @@ from cli_kit import CHAT_MODEL, KEY, environment, run
 from konko_async import __version__
 from konko_async.testing import faults
 
-COMMANDS = ["models", "chat", "serve"]
+COMMANDS = ["models", "chat", "bench", "serve"]
 HEAVY = ["aiohttp", "rich", "prompt_toolkit", "uvloop", "msgspec", "tenacity"]
 
 
