@@ -158,6 +158,7 @@ class RelayService:
             ("DELETE", "stream"): self._stop,
             ("POST", "stop"): self._stop,
             ("GET", "key"): self._resume_key,
+            ("DELETE", "key"): self._stop_key,
         }.get((request.method, kind))
         if allowed is not None:
             return allowed
@@ -219,6 +220,13 @@ class RelayService:
     async def _stop(self, request: RelayRequest) -> RelayReply:
         identity = await self._identify(request)
         await self._calls.stop(_stream_id(request.path), identity)
+        return RelayReply(204)
+
+    async def _stop_key(self, request: RelayRequest) -> RelayReply:
+        identity = await self._identify(request)
+        stream_id = await self._calls.store.find(identity, request.path.split("/")[-2])
+        if stream_id is not None:
+            await self._calls.stop(stream_id, identity)
         return RelayReply(204)
 
     async def _models(self, request: RelayRequest) -> RelayReply:
