@@ -124,7 +124,7 @@ def _distribution(axes: Axes, values: Sequence[float], colour: str, what: str, e
         edges = [low * math.exp(step * place) for place in range(bars + 1)]
         axes.set_xscale("log")
     else:
-        room = max((high - low) * 0.05, high * 0.02)
+        room = max((high - low) * 0.05, high * 0.02, _FAST)
         low, high = max(low - room, 0.0), high + room
         edges = [low + (high - low) * place / bars for place in range(bars + 1)]
     axes.hist(ordered, bins=edges, color=colour, alpha=0.85, edgecolor="white", linewidth=0.7)
