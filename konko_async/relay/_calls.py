@@ -151,9 +151,10 @@ class Calls:
     async def _stream(self, call: ChatCall, identity: str) -> ChatStream:
         client, arguments = await self._arguments(call, identity)
         try:
-            return client.chat.completions.stream(**arguments)
+            stream: ChatStream = client.chat.completions.stream(**arguments)
         except ConfigurationError as error:  # tells which field, and what is wrong with it
             raise RefusalError(400, error.message) from None
+        return stream
 
     async def direct(
         self, dialect: Dialect, call: ChatCall, identity: str, place: ExitStack

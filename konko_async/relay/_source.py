@@ -73,8 +73,9 @@ def note_failure(error: KonkoError, request_id: str | None) -> None:
 
 def note_fault(error: Exception) -> None:
     """Log where something failed that should not; its message may hold what users said."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s, at\n%s", type(error).__name__, where)
+    where = traceback.extract_tb(error.__traceback__)
+    places = " <- ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(where))
+    _log.error("%s at %s", type(error).__name__, places)
 
 
 class StreamSource:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_routes", "stream_response"]
 
+_TOO_SLOW = 408
+
 
 class _Browser:
     """One browser's connection."""
@@ -57,8 +59,12 @@ async def _send(
         await response.prepare(request)
         if await pump(source, browser, delivery, early=early) == "done":
             await response.write_eof()
+            return response
     except ConnectionError:
-        pass  # it left; there is nobody to answer
+        pass
+    if request.transport is not None:
+        # There, but taking nothing: aiohttp would wait for it to take what is left.
+        request.transport.abort()
     return response
 
 
@@ -109,6 +115,15 @@ def _whole(reply: RelayReply) -> web.Response:
     return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
 
 
+async def _answer(request: web.Request, reply: RelayReply) -> web.Response:
+    response = _whole(reply)
+    if reply.status == _TOO_SLOW:
+        await response.prepare(request)
+        await response.write_eof()
+        request.protocol.force_close()  # aiohttp would wait for the rest of the body
+    return response
+
+
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
     async for piece in request.content.iter_any():
         yield piece
@@ -150,7 +165,7 @@ def add_routes(app: web.Application, service: RelayService, prefix: str = "") ->
             return web.Response(status=499)  # nobody gets it
         try:
             if reply.source is None:
-                return _whole(reply)
+                return await _answer(request, reply)
             return await _send(
                 request, reply.source, reply.headers, service.options.delivery, early=reply.early
             )
