@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import IO, Any, Protocol
 
 from konko_async import (
@@ -110,25 +110,27 @@ class Asker:
             answer.attempts = max(len(error.attempts), answer.attempts)
 
     async def _stream(self, asked: dict[str, Any], answer: Answer, view: View) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.perf_counter()  # the clock of uvloop counts whole milliseconds
         stream = self.client.chat.completions.stream(model=answer.model, **asked)
         try:
             async with stream:
                 while (batch := await stream.read()) is not None:
                     for chunk in batch.chunks():
+                        answer.seconds = time.perf_counter() - began
                         for choice in chunk.choices:
                             if choice.index == 0:
                                 _take(choice.delta, answer, view)
                 answer.completion = await stream.completion()
         finally:
-            answer.seconds = loop.time() - began
+            answer.seconds = time.perf_counter() - began
             _measure(stream, answer)
 
 
 def _take(delta: ChoiceDelta, answer: Answer, view: View) -> None:
     """Hand on what a chunk brings."""
     thought = delta.reasoning_content or delta.reasoning
+    if answer.first_token is None and (thought or delta.content or delta.refusal):
+        answer.first_token = answer.seconds
     if thought:
         answer.deltas += 1
         view.think(thought)
@@ -139,7 +141,6 @@ def _take(delta: ChoiceDelta, answer: Answer, view: View) -> None:
 
 
 def _measure(stream: ChatStream, answer: Answer) -> None:
-    answer.first_token = stream.time_to_first_token
     answer.attempts = max(len(stream.attempts), answer.attempts)
     usage = stream.usage
     if usage is not None and usage.known:

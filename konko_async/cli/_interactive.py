@@ -17,10 +17,7 @@ from konko_async.cli._slash import Commands, Ended
 
 __all__ = ["converse"]
 
-_GREETING = (
-    "Enter sends, Alt+Enter begins a new line. Ctrl-C stops an answer, Ctrl-D ends; "
-    "/help lists the commands."
-)
+_GREETING = "Alt+Enter begins a new line, Ctrl-C stops an answer, Ctrl-D ends; /help says more"
 _COMMAND = re.compile(r"/\w*(\s|$)")  # and not a path
 
 

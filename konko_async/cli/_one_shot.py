@@ -17,7 +17,7 @@ from konko_async.cli._connect import connect, default_model
 from konko_async.cli._conversation import Conversation
 from konko_async.cli._options import Connection
 from konko_async.cli._output import error_line, note
-from konko_async.cli._session import ask_all
+from konko_async.cli._session import ask_all, together
 from konko_async.cli._tally import Answer, figures_line
 from konko_async.cli._terminal import quiet
 
@@ -116,9 +116,7 @@ async def _print_json(
         elif answer.completion is not None:
             _print_line(answer.completion)
 
-    async with asyncio.TaskGroup() as group:
-        for answer in answers:
-            group.create_task(print_one(answer))
+    await together(map(print_one, answers))
 
 
 def _print_line(what: Any) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
+
+import click
 
 from konko_async.cli._answer import Asker, remarks, verdict
 from konko_async.cli._catalog import Catalog
-from konko_async.cli._columns import side_by_side, single_view
+from konko_async.cli._columns import is_live, side_by_side, single_view
 from konko_async.cli._conversation import Conversation
 from konko_async.cli._output import note, report
 from konko_async.cli._run import on_interrupt
 from konko_async.cli._tally import Answer, Tally, figures_line
 from konko_async.cli._terminal import quiet
 
-__all__ = ["Session", "ask_all"]
+__all__ = ["Session", "ask_all", "together"]
 
 
 class Session:
@@ -124,6 +126,8 @@ class Session:
             self.tally.add(answer)
         if len(answers) == 1:
             self._say(answers[0])
+        if is_live(sys.stdout) and not self._plain:
+            click.echo()  # sets the next question apart
         return answers
 
     def _say(self, answer: Answer) -> None:
@@ -162,11 +166,21 @@ async def ask_all(
     views = side_by_side(sys.stdout, [answer.model for answer in answers], plain=plain)
     with contextlib.closing(_Ending(views)):
         views.begin()
-        async with asyncio.TaskGroup() as group:
-            for conversation, answer, side in zip(conversations, answers, views.sides, strict=True):
-                group.create_task(
-                    _ask_one(asker, conversation, answer, side, catalog, **parameters)
-                )
+        await together(
+            _ask_one(asker, conversation, answer, side, catalog, **parameters)
+            for conversation, answer, side in zip(conversations, answers, views.sides, strict=True)
+        )
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines at the same time; none is left running, and an error is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ask_one(

@@ -137,15 +137,18 @@ class Terminal:
         except OSError:  # Linux's word for: the last writer has closed it
             return False
         self.seen += data.decode(errors="replace")
+        self.heard(data)
+        return bool(data)
+
+    def heard(self, data):
         if b"\x1b[6n" in data:  # where is the cursor? prompt_toolkit waits for an answer
             os.write(self._master, b"\x1b[1;1R")
-        return bool(data)
 
 
 @contextlib.asynccontextmanager
-async def terminal(*arguments, env, width=100):
+async def terminal(*arguments, env, width=100, height=24, make=Terminal):
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-S", "-c", _TAKE_TERMINAL, *_COMMAND, *arguments),
@@ -156,7 +159,7 @@ async def terminal(*arguments, env, width=100):
         )
     finally:
         os.close(slave)
-    running = Terminal(process, master)
+    running = make(process, master)
     try:
         yield running
     finally:
