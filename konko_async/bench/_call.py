@@ -113,7 +113,8 @@ class Caller:
                     self.on_first(now)
                 self.chunks += number
                 times.extend([now] * number)
-            return stream.usage
+            usage: Usage | None = stream.usage
+            return usage
 
     async def _whole(self, prompt: Prompt, times: array[float], started: float) -> Usage | None:
         answer: ChatCompletion = await self._client.chat.completions.create(**self._ask(prompt))

@@ -101,6 +101,8 @@ async def _prompts(
     found, told = await calibrated(client, model, options["input_tokens"], seed=options["seed"])
     if not told:
         note("the server does not tell how long prompts are: a word is taken for a token")
+    elif found.overhead >= found.input_tokens:
+        note(f"prompts are longer: this server adds {found.overhead:.0f} tokens of its own to each")
     return found
 
 

@@ -141,6 +141,16 @@ async def test_a_server_that_does_not_answer_is_an_error(env):
     assert result.err.count("\n") == 1
 
 
+async def test_prompts_that_cannot_be_so_short_or_counted_are_said(env, emulator):
+    result = await bench("-n", "1", "--input-tokens", "3", env=env)
+    assert result.err == (
+        "konko-async: prompts are longer: this server adds 3 tokens of its own to each\n"
+    )
+    emulator.always(faults.Quirks(usage="none"))
+    result = await bench("-n", "1", env=env)
+    assert result.err.endswith("a word is taken for a token\n")
+
+
 async def test_a_duration(env):
     result = await bench("--duration", "0.3", "-c", "2", "--json", env=env)
     found = json.loads(result.out)
