@@ -1,7 +1,7 @@
 """Types to JSON Schemas that servers can follow: OpenAI's strict mode, llama.cpp's grammars; pure.
 
 msgspec makes the schema. What is changed after it: every object is closed and requires all of its
-properties, tuples are arrays, and keywords that strict mode refuses become words of the
+properties, and keywords that strict mode refuses become words of the
 description; msgspec still checks them when the answer is read.
 """
 
@@ -42,7 +42,8 @@ class Schema(msgspec.Struct, frozen=True):
     Attributes:
         schema: an object schema, with ``$defs`` where types are named.
         description: the type's docstring, without its sections; "" if it has none.
-        strict: whether strict mode can express it: no ``dict`` with keys of any name, no ``Any``.
+        strict: whether strict mode can express it: no ``dict`` with keys of any name, no ``Any``,
+            no tuple whose members differ.
         loose: where it cannot, the place that is to blame.
         wrapped: whether the type is no object, and so stands in one as ``value``.
     """
@@ -66,6 +67,8 @@ def make_schema(kind: Any) -> Schema:
         (root, *refs), components = msgspec.json.schema_components(
             [kind, *(node.cls for node in classes)], ref_template=_REF + "{name}"
         )
+    except KeyError as error:  # msgspec tells types apart by their names
+        problem = f"two types in it have one name: {error}"
     except (TypeError, NameError, ValueError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[-1]
     else:
@@ -236,10 +239,13 @@ class _Closer:
 
     def _array(self, made: dict[str, Any], place: str) -> None:
         prefix = made.pop("prefixItems", None)
-        if prefix is not None:  # a tuple: its members in any order, which msgspec checks
-            unique: list[Any] = []
-            unique += (part for part in prefix if part not in unique)
-            made["items"] = unique[0] if len(unique) == 1 else {"anyOf": unique}
+        if prefix is not None:  # a tuple
+            if any(part != prefix[0] for part in prefix):
+                self.loose = self.loose or place
+                made["prefixItems"] = [self.closed(part, f"{place}[]") for part in prefix]
+                made.pop("items", None)
+                return
+            made["items"] = prefix[0] if prefix else None
         items = made.get("items")
         if not isinstance(items, dict):
             self.loose = self.loose or place

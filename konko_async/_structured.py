@@ -27,7 +27,7 @@ T = TypeVar("T")
 _BODY_SHOWN = 4096
 _MAX_DESCRIPTION = 1024
 # Some servers wrap JSON in a code fence, as models do in prose; an end that was cut off is missing.
-_FENCE = re.compile(r"\s*```[\w+-]*")
+_FENCE = re.compile(r"[\s\ufeff]*```[\w+-]*")
 _WHY = {
     "refusal": "the model refused: message.refusal says why",
     "content_filter": "the answer was stopped by a content filter",
@@ -97,8 +97,9 @@ class ResponseFormat(Generic[T]):
         made = make_schema(kind)
         if strict and not made.strict:
             raise ConfigurationError(
-                f"strict mode cannot express {made.loose}: an object with keys of any name, or a "
-                "value of any type; name its fields, or leave strict out"
+                f"strict mode cannot express {made.loose}: an object with keys of any name, a "
+                "value of any type, or a tuple whose members differ; name its fields, or leave "
+                "strict out"
             )
         self.kind = kind
         self.name = schema_name(name or getattr(kind, "__name__", None) or "answer")

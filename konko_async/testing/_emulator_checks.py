@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from konko_async.testing._emulator_errors import ApiError
+from konko_async.testing._emulator_strict import strict_problem
 
 Body = dict[str, Any]
 
@@ -162,6 +163,9 @@ def _check_tools(tools: Any) -> None:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise _missing(f"tools.[{index}].function.name")
+        if function.get("strict") is True:
+            where = f"function '{function['name']}'"
+            _check_strict(f"tools.[{index}].function.parameters", where, function.get("parameters"))
 
 
 def _check_tool_choice(body: Body) -> None:
@@ -189,6 +193,16 @@ def _check_format(response_format: Any) -> None:
         raise _invalid("response_format.type", message)
     if kind == "json_schema" and not isinstance(response_format.get("json_schema"), Mapping):
         raise _missing("response_format.json_schema")
+    if kind == "json_schema" and response_format["json_schema"].get("strict") is True:
+        named = response_format["json_schema"]
+        where = f"response_format '{named.get('name')}'"
+        _check_strict("response_format", where, named.get("schema"))
+
+
+def _check_strict(param: str, where: str, schema: Any) -> None:
+    problem = strict_problem(schema)
+    if problem is not None:
+        raise _invalid(param, f"Invalid schema for {where}: {problem}")
 
 
 def _check_texts(name: str, value: Any) -> None:

@@ -65,8 +65,14 @@ class _Example:
         for key in ("anyOf", "oneOf"):
             if schema.get(key):
                 base = {k: v for k, v in schema.items() if k != key}
-                return self.of(_merge(base, self._resolve(schema[key][0])), name, depth + 1)
+                member = self._member(schema[key], depth)
+                return self.of(_merge(base, self._resolve(member)), name, depth + 1)
         return self._by_type(schema, name, depth)
+
+    def _member(self, members: Any, depth: int) -> Any:
+        """The first one; deep down null, if it is one of them: it ends what refers to itself."""
+        null = {"type": "null"}
+        return null if depth > _DEPTH // 3 and null in members else members[0]
 
     def _resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema with its `$ref` followed and its `allOf` merged in."""

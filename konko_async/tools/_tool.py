@@ -81,7 +81,7 @@ class Tool:
             if strict and not schema.strict:
                 raise ConfigurationError(
                     f"strict mode cannot express {schema.loose}: an object with keys of any name, "
-                    "or a value of any type"
+                    "a value of any type, or a tuple whose members differ"
                 )
             name, shown = signature.name, schema.schema
             strict = schema.strict if strict is None else strict
