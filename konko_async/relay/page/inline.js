@@ -8,18 +8,22 @@
 export const REACH = 1000;
 const LONGEST_ADDRESS = 2000;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
+const WORDLESS = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}、。，！？：；]/u;
 const ESCAPED = /[!-/:-@[-`{-~]/;
 const SPECIAL = /[\\`*_~[\]!<&\nh]/g;
 const BARE = /https?:\/\/[^\s<>"]+/iy;
 const ANGLE = /<((?:https?:\/\/|mailto:)[^\s<>]*)>/iy;
 const BREAK = /<br[ \t]*\/?>/iy;
 const ENTITY = /&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|([a-z]{2,6}));/y;
-const NAMES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00A0", hellip: "…", mdash: "—", ndash: "–", times: "×" };
+const NAMES = {
+  amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00A0", copy: "©", reg: "®", trade: "™", deg: "°", hellip: "…", mdash: "—", ndash: "–",
+  lsquo: "‘", rsquo: "’", ldquo: "“", rdquo: "”", bull: "•", middot: "·", times: "×", larr: "←", rarr: "→", le: "≤", ge: "≥", ne: "≠", euro: "€",
+};
 
 /** The address as it may be followed, or null: only the web and mail, nothing that runs. */
 export function safeAddress(address) {
   // What a browser would drop or trim must not hide another scheme from us.
-  const text = address.replace(/[\u0000-\u0020\u007F-\u009F]+/g, "");
+  const text = address.replace(/[\u0000-\u001F\u007F-\u009F]+/g, "").trim();
   if (!/^(?:https?:\/\/|mailto:)/i.test(text)) return null;
   try {
     const url = new URL(text);
@@ -367,9 +371,14 @@ export function settledLength(text) {
   }
 }
 
-/** The last beginning of a word at or before a place. */
+/** The last place at or before one where what comes after does not look back. */
 function boundary(text, place) {
   let at = Math.min(place, text.length - 1);
-  while (at > 0 && !(/\s/.test(text[at - 1]) && /\S/.test(text[at]))) at -= 1;
+  while (at > 0 && !isBoundary(text[at - 1], text[at])) at -= 1;
   return Math.max(at, 0);
+}
+
+/** Words begin after white space; where there are none between them, each character does. */
+function isBoundary(before, after) {
+  return (/\s/.test(before) && /\S/.test(after)) || (WORDLESS.test(before) && WORDLESS.test(after));
 }

@@ -1,0 +1,91 @@
+"""The page's Markdown: the same however it is cut, the same as a reference, and never alive."""
+
+import json
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_kit import DOCUMENTS, PIECES, SAMPLES, actual, expected
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# Render a text in pieces that end at `cuts`, drawn after each; without cuts, in one.
+RENDER = """
+async ([text, cuts]) => {
+    const { Markdown } = await import("/assets/markdown.js");
+    const render = (cuts) => {
+        const element = document.createElement("div");
+        const markdown = new Markdown(element);
+        let start = 0;
+        for (const end of cuts) {
+            markdown.write(text.slice(start, end));
+            markdown.draw();
+            start = end;
+        }
+        markdown.write(text.slice(start));
+        markdown.end();
+        element.normalize();
+        return element.innerHTML;
+    };
+    if (cuts === "every") {
+        const whole = render([]);
+        const different = [];
+        for (let at = 1; at < text.length; at += 1) if (render([at]) !== whole) different.push(at);
+        if (render(Array.from(text.slice(1), (_, at) => at + 1)) !== whole) different.push("each");
+        return { whole, different };
+    }
+    return { whole: render([]), cut: render(cuts) };
+}
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def render(page, address):
+    await page.page.goto(address)
+
+    async def call(text, cuts):
+        return await page.page.evaluate(RENDER, [text, cuts])
+
+    return call
+
+
+async def test_any_cut_makes_the_same(render):
+    for text in SAMPLES:
+        result = await render(text, "every")
+        assert not result["different"], (text, result)
+
+
+async def test_documents_in_pieces_make_the_same(render):
+    for text in DOCUMENTS:
+        result = await render(text[:6000], list(range(7, min(len(text), 6000), 7)))
+        assert result["cut"] == result["whole"]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=30),
+    cuts=st.lists(st.integers(0, 200), max_size=12),
+)
+async def test_any_text_cut_anywhere_makes_the_same(render, pieces, cuts):
+    text = "".join(pieces)
+    result = await render(text, sorted({cut for cut in cuts if cut < len(text)}))
+    assert result["cut"] == result["whole"], json.dumps(text)
+
+
+async def test_it_reads_as_the_reference_does(render):
+    wrong = []
+    for text in SAMPLES:
+        result = await render(text, [])
+        if actual(result["whole"]) != expected(text):
+            wrong.append((text, actual(result["whole"]), expected(text)))
+    assert not wrong, "\n".join(map(repr, wrong))
+
+
+async def test_documents_read_as_the_reference_does(render):
+    for text in DOCUMENTS:
+        # Bare addresses and inner links are ours to treat otherwise.
+        result = await render(text, [])
+        assert actual(result["whole"]) == expected(text)
