@@ -1,146 +1,25 @@
-"""Several answers at once: side by side, or one after the other."""
+"""Several answers side by side."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 from rich.style import Style
 
-from konko_async.cli._answer import PlainView, View
 from konko_async.cli._layout import Layout, Line
-from konko_async.cli._live import LiveView, Refresh, screen_console
-from konko_async.cli._output import clean, is_terminal
+from konko_async.cli._live import Refresh, screen_console
 from konko_async.cli._pane import Pane
 from konko_async.cli._region import Region
+from konko_async.cli._turns import Side
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Columns", "Side", "Turns", "is_live", "side_by_side", "single_view"]
+__all__ = ["GAP", "Columns"]
 
-_NARROWEST = 36  # columns that an answer needs to be read
-_GAP = " │ "
+GAP = " │ "
 _BOLD = Style(bold=True)
-
-
-def is_live(stream: IO[str]) -> bool:
-    """Whether a stream can be drawn on: a terminal that knows how to move its cursor."""
-    return is_terminal(stream) and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
-
-
-def single_view(stream: IO[str], *, plain: bool = False) -> View:
-    """Return what shows one answer."""
-    return LiveView(stream) if is_live(stream) and not plain else PlainView(stream)
-
-
-class Side(View):
-    """Shows one of several answers."""
-
-    def end(self, said: Sequence[str] = ()) -> None:
-        """Finish, with lines about the answer below it."""
-
-
-def side_by_side(stream: IO[str], titles: Sequence[str], *, plain: bool = False) -> Columns | Turns:
-    """Return what shows several answers: in columns where they fit."""
-    if plain or not is_live(stream):
-        return Turns(stream, titles, lambda: PlainView(stream))
-    columns = shutil.get_terminal_size().columns
-    if (columns - 1 + len(_GAP)) // len(titles) - len(_GAP) >= _NARROWEST:
-        return Columns(stream, titles)
-    return Turns(stream, titles, lambda: LiveView(stream))
-
-
-class _Turn(Side):
-    """One of the answers that are shown one after the other; waits for its turn."""
-
-    def __init__(self, owner: Turns, title: str) -> None:
-        self.title = title
-        self.said: Sequence[str] | None = None
-        self.waiting: list[tuple[Callable[[View, str], None], str]] = []
-        self._owner = owner
-        self._view: View | None = None
-
-    def begin(self) -> None:
-        """Nothing is shown before it is its turn."""
-
-    def think(self, text: str) -> None:
-        """Show more of the reasoning."""
-        if self._view is None:
-            self.waiting.append((lambda view, text: view.think(text), text))
-        else:
-            self._view.think(text)
-
-    def add(self, text: str) -> None:
-        """Show more of the answer."""
-        if self._view is None:
-            self.waiting.append((lambda view, text: view.add(text), text))
-        else:
-            self._view.add(text)
-
-    def end(self, said: Sequence[str] = ()) -> None:
-        """Finish."""
-        self.said = said
-        self._owner.advance()
-
-    def show(self, view: View) -> None:
-        """It is its turn."""
-        self._view = view
-        view.begin()
-        for show, text in self.waiting:
-            show(view, text)
-        self.waiting.clear()
-
-
-class Turns:
-    """Shows answers in their order; those that are not shown yet grow unseen.
-
-    Args:
-        stream: where headings and figures are written.
-        titles: one for each.
-        make: returns the view of an answer.
-    """
-
-    def __init__(self, stream: IO[str], titles: Sequence[str], make: Callable[[], View]) -> None:
-        self._stream = stream
-        self._make = make
-        self._now = -1
-        self._view: View | None = None
-        self.sides: list[Side] = []
-        self._turns = [_Turn(self, title) for title in titles]
-        self.sides += self._turns
-
-    def begin(self) -> None:
-        """Show the first."""
-        self._next()
-
-    def advance(self) -> None:
-        """Go on to the next answer, and past those that have ended, if the one shown has."""
-        while self._now < len(self._turns) and (said := self._turns[self._now].said) is not None:
-            assert self._view is not None  # noqa: S101 - begin() made it
-            self._view.end()
-            self._write("".join(f"-- {line}\n" for line in said))
-            self._next()
-
-    def end(self) -> None:
-        """Nothing is left to finish."""
-
-    def _next(self) -> None:
-        self._now += 1
-        if self._now < len(self._turns):
-            turn = self._turns[self._now]
-            self._write(("\n" if self._now else "") + f"== {turn.title} ==\n")
-            self._view = self._make()
-            turn.show(self._view)
-
-    def _write(self, text: str) -> None:
-        styled = clean(text)
-        if is_live(self._stream) and text.strip():
-            styled = f"\x1b[2m{styled.rstrip(chr(10))}\x1b[0m\n"
-        self._stream.write(styled)
-        self._stream.flush()
 
 
 class _Column(Side):
@@ -211,7 +90,7 @@ class Columns:
         self._region.close()
 
     def _width(self) -> int:
-        free = self._region.columns - 1 - len(_GAP) * (self._count - 1)
+        free = self._region.columns - 1 - len(GAP) * (self._count - 1)
         return max(free // self._count, 1)
 
     def _paint(self) -> None:
@@ -241,9 +120,9 @@ class Columns:
             text, used = "", 0
             for number, lines in enumerate(columns):
                 line = lines[place] if place < len(lines) else Line("", 0)
-                wanted = number * (width + len(_GAP))
-                gap = f"\x1b[2m{_GAP}\x1b[0m" if number else ""
-                text += " " * (wanted - len(_GAP) * bool(number) - used) + gap + line.text
+                wanted = number * (width + len(GAP))
+                gap = f"\x1b[2m{GAP}\x1b[0m" if number else ""
+                text += " " * (wanted - len(GAP) * bool(number) - used) + gap + line.text
                 used = max(wanted, used) + line.width
             rows.append(Line(text, used))
         return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
 from konko_async.cli._answer import Asker
@@ -14,6 +15,7 @@ from konko_async.cli._output import note
 from konko_async.cli._prompt import Prompt
 from konko_async.cli._session import Session
 from konko_async.cli._slash import Commands, Ended
+from konko_async.cli._terminal import quiet
 
 __all__ = ["converse"]
 
@@ -60,12 +62,17 @@ async def converse(
             prompt = Prompt(session)
             commands = Commands(session, prompt.confirm)
             note(_GREETING)
-            while (text := await prompt.read()) is not None:
-                if _COMMAND.match(text):
-                    try:
-                        await commands.handle(text)
-                    except Ended:
-                        break
-                elif text:
-                    await session.turn(text)
+            with quiet(sys.stdin):
+                await _talk(session, prompt, commands)
     return 0
+
+
+async def _talk(session: Session, prompt: Prompt, commands: Commands) -> None:
+    while (text := await prompt.read()) is not None:
+        if _COMMAND.match(text):
+            try:
+                await commands.handle(text)
+            except Ended:
+                break
+        elif text:
+            await session.turn(text)

@@ -11,7 +11,7 @@ import click
 
 from konko_async.errors import KonkoError
 
-__all__ = ["clean", "error_line", "is_terminal", "note", "redact", "report"]
+__all__ = ["clean", "error_line", "is_live", "is_terminal", "note", "redact", "report"]
 
 _KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
 _LONGEST_LINE = 400
@@ -35,6 +35,11 @@ def clean(text: str) -> str:
 def is_terminal(stream: IO[str]) -> bool:
     """Whether a person looks at it."""
     return stream.isatty()
+
+
+def is_live(stream: IO[str]) -> bool:
+    """Whether a stream can be drawn on: a terminal that knows how to move its cursor."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
 
 
 def redact(text: str) -> str:

@@ -12,12 +12,11 @@ import click
 
 from konko_async.cli._answer import Asker, remarks, verdict
 from konko_async.cli._catalog import Catalog
-from konko_async.cli._columns import is_live, side_by_side, single_view
 from konko_async.cli._conversation import Conversation
-from konko_async.cli._output import note, report
+from konko_async.cli._output import is_live, note, report
 from konko_async.cli._run import on_interrupt
 from konko_async.cli._tally import Answer, Tally, figures_line
-from konko_async.cli._terminal import quiet
+from konko_async.cli._views import side_by_side, single_view
 
 __all__ = ["Session", "ask_all", "together"]
 
@@ -115,7 +114,7 @@ class Session:
             asking.cancel()
 
         try:
-            with quiet(sys.stdin), on_interrupt(stop):
+            with on_interrupt(stop):
                 await asking
         except asyncio.CancelledError:
             if not stopped:

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from konko_async.cli._catalog import nearest
-from konko_async.cli._columns import is_live
-from konko_async.cli._output import clean, note
+from konko_async.cli._output import clean, is_live, note
 from konko_async.cli._saved import NotSaved, load, path_of, save
 from konko_async.cli._session import Session
 from konko_async.cli._stats import show_stats

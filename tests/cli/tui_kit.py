@@ -57,6 +57,11 @@ class Shown(Terminal):
     def bottom(self):
         return row_text(self.screen.buffer[self.screen.lines - 1], self.screen.columns)
 
+    @property
+    def current(self):
+        """The line that the cursor is in."""
+        return row_text(self.screen.buffer[self.screen.cursor.y], self.screen.columns).strip()
+
     def cells(self, text):
         """The cells of the first place on the screen where a text stands."""
         for y in range(self.screen.lines):
