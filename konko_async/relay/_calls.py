@@ -19,7 +19,8 @@ from konko_async.relay._memory import MemoryStore
 from konko_async.relay._openai import completion_json
 from konko_async.relay._places import Places
 from konko_async.relay._policy import RelayOptions, checked_call
-from konko_async.relay._source import Source, StreamSource
+from konko_async.relay._scope import Scope
+from konko_async.relay._source import Source, StreamSource, stopped_early
 from konko_async.relay._store import StreamStore
 
 __all__ = ["Calls", "ClientFor", "Prepare"]
@@ -56,6 +57,8 @@ class Calls:
         dialects: tuple[Dialect, ...],
     ) -> None:
         self.live: set[Source] = set()
+        self._opening: set[Source] = set()  # they wait for their first delta
+        self._asking: set[Scope] = set()  # whole answers that are waited for
         self.store: StreamStore = MemoryStore() if store is None else store
         self._client = client
         self._options = options
@@ -102,8 +105,10 @@ class Calls:
 
     async def close(self) -> None:
         """End all streams with the event of a shutdown; waits for the upstream calls only."""
-        for source in list(self.live):
+        for source in [*self.live, *self._opening]:
             source.stop("shutdown")
+        for scope in list(self._asking):
+            scope.interrupt()
         await self._hub.close()
 
     # -- calls ---------------------------------------------------------------------------------
@@ -137,11 +142,18 @@ class Calls:
         give_back = self._upstream.take(identity)
         try:
             client, arguments = await self._arguments(call, identity)
+            scope = Scope()
+            self._asking.add(scope)
             try:
-                asked = client.chat.completions.create(**arguments)
-                completion = await asked
+                with scope:
+                    asked = client.chat.completions.create(**arguments)
+                    completion = await asked
             except ConfigurationError as error:
                 raise RefusalError(400, error.message) from None
+            finally:
+                self._asking.discard(scope)
+            if scope.interrupted:
+                raise stopped_early()
         finally:
             give_back()
         options = self._options

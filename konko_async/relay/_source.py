@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from konko_async import ChatStream, KonkoError
-from konko_async.relay._errors import described
+from konko_async.relay._errors import RefusalError, described
 from konko_async.relay._format import Format, StopReason, StreamStats
 from konko_async.relay._frames import frames
 from konko_async.relay._scope import Scope
 
-__all__ = ["Source", "StreamSource", "Timing", "note_failure", "note_fault"]
+__all__ = ["Source", "StreamSource", "Timing", "note_failure", "note_fault", "stopped_early"]
 
 _log = logging.getLogger("konko_async.relay")
+_RESTART = 5.0  # seconds until another process answers
 
 
 class Source(Protocol):
@@ -78,6 +79,11 @@ def note_fault(error: Exception) -> None:
     _log.error("%s at %s", type(error).__name__, places)
 
 
+def stopped_early() -> RefusalError:
+    """Return the error of a call that was stopped before there was anything to read."""
+    return RefusalError(503, "the server is shutting down", type="overloaded", retry_after=_RESTART)
+
+
 class StreamSource:
     """A ChatStream, directly: whoever reads slowly holds the server up.
 
@@ -103,15 +109,21 @@ class StreamSource:
         """Wait for the first delta.
 
         Returns:
-            None; or the failure, if the call failed before it. Then there is nothing to read.
+            None; or the failure, if the call failed before it or was stopped. Then there is
+            nothing to read.
         """
-        try:
-            await self._stream.__aenter__()
-        except KonkoError as error:
-            self._ended = True
-            note_failure(error, self._stream.request_id)
-            return error
-        return None
+        with self._scope:
+            try:
+                if self._reason is None:
+                    await self._stream.__aenter__()
+                    return None
+            except KonkoError as error:
+                self._ended = True
+                note_failure(error, self._stream.request_id)
+                return error
+        self._ended = True
+        await self._stream.close()
+        return stopped_early()
 
     async def read(self) -> bytes | None:
         """Wait for what arrives, and return all of it; None at the end."""

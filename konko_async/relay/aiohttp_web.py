@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from konko_async import ChatStream
+from konko_async.relay._aiohttp_life import (
+    CLIENT,
+    DRAIN,
+    client_context,
+    drained,
+    error_middleware,
+)
 from konko_async.relay._format import Format
 from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
 from konko_async.relay._openai import OpenAIFormat
@@ -18,7 +26,15 @@ from konko_async.relay._source import Source, StreamSource
 if TYPE_CHECKING:
     from konko_async.relay._service import RelayService
 
-__all__ = ["add_routes", "stream_response"]
+__all__ = [
+    "CLIENT",
+    "DRAIN",
+    "add_routes",
+    "client_context",
+    "drained",
+    "error_middleware",
+    "stream_response",
+]
 
 _TOO_SLOW = 408
 
@@ -79,7 +95,8 @@ async def stream_response(
     """Answer a request with a stream; for handlers of your own.
 
     Waits for the first delta, unless told otherwise, so that a failure before it is a status. If
-    the browser leaves, at any time, the upstream call is cancelled within a second.
+    the browser leaves, at any time, the upstream call is cancelled within a second. Where the
+    application is :func:`drained`, the stream ends well when the server is shut down.
 
     Args:
         request: whose answer it is.
@@ -98,13 +115,15 @@ async def stream_response(
     """
     delivery = delivery or Delivery()
     source = StreamSource(stream, format or OpenAIFormat())
+    drain = request.config_dict.get(DRAIN)
     try:
-        with Watch(lambda: _gone(request), delivery.look):
-            failure = None if open_early else await source.open()
-        if failure is not None:
-            return _whole(error_reply(failure))
-        headers = {**STREAM_HEADERS, **source.headers}
-        return await _send(request, source, headers, delivery, early=open_early)
+        with nullcontext() if drain is None else drain.watch(source):
+            with Watch(lambda: _gone(request), delivery.look):
+                failure = None if open_early else await source.open()
+            if failure is not None:
+                return _whole(error_reply(failure))
+            headers = {**STREAM_HEADERS, **source.headers}
+            return await _send(request, source, headers, delivery, early=open_early)
     except ReaderGoneError:
         return web.Response(status=499)  # nobody gets it
     finally:

@@ -33,8 +33,7 @@ def alike(*texts, index=0):
     tail = b"}}]}"
     raw = head + b'"x"' + tail
     template = Template.learn(raw, decode(raw))
-    data = b"".join(b"data: %b%b%b\n\n" % (head, json.dumps(t).encode(), tail) for t in texts)
-    return ChunkBatch(template.read(data), template)
+    return ChunkBatch([(text, json.dumps(text).encode()) for text in texts], template)
 
 
 class Reader:
