@@ -10,6 +10,7 @@ from typing import IO
 from rich.console import Console
 from rich.theme import Theme
 
+from konko_async.cli._layout import Line
 from konko_async.cli._pane import Pane
 from konko_async.cli._region import Region
 
@@ -107,7 +108,7 @@ class LiveView:
         self._region = region or Region(stream)
         self._pane = Pane(screen_console(stream), self._width)
         self._refresh = Refresh(self._paint)
-        self._ended = False
+        self._waiting: list[Line] = []
 
     @property
     def _width(self) -> int:
@@ -117,15 +118,18 @@ class LiveView:
 
     def begin(self) -> None:
         """Show that an answer is awaited."""
+        self._waiting = [Line("\x1b[2m...\x1b[0m", 3)]
         self._refresh.changed()
 
     def think(self, text: str) -> None:
         """Show more of the reasoning."""
+        self._waiting = []
         self._pane.think(text)
         self._refresh.changed()
 
     def add(self, text: str) -> None:
         """Show more of the answer."""
+        self._waiting = []
         self._pane.add(text)
         self._refresh.changed()
 
@@ -138,4 +142,4 @@ class LiveView:
 
     def _paint(self) -> None:
         self._pane.width = self._width
-        self._region.paint(self._pane.settle(), self._pane.draft())
+        self._region.paint(self._pane.settle(), self._waiting or self._pane.draft())

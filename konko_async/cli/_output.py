@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -11,7 +12,16 @@ import click
 
 from konko_async.errors import KonkoError
 
-__all__ = ["clean", "error_line", "is_live", "is_terminal", "note", "redact", "report"]
+__all__ = [
+    "clean",
+    "error_line",
+    "is_live",
+    "is_terminal",
+    "note",
+    "redact",
+    "report",
+    "terminal_size",
+]
 
 _KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
 _LONGEST_LINE = 400
@@ -40,6 +50,14 @@ def is_terminal(stream: IO[str]) -> bool:
 def is_live(stream: IO[str]) -> bool:
     """Whether a stream can be drawn on: a terminal that knows how to move its cursor."""
     return is_terminal(stream) and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
+
+
+def terminal_size(stream: IO[str]) -> tuple[int, int]:
+    """Return columns and rows as they are now; ``$COLUMNS`` would not know of a change."""
+    columns = rows = 0
+    with contextlib.suppress(OSError, ValueError):
+        columns, rows = os.get_terminal_size(stream.fileno())
+    return columns or 80, rows or 24
 
 
 def redact(text: str) -> str:

@@ -54,7 +54,7 @@ class Prompt:
             completer=_Completer(session),
             complete_while_typing=Condition(_is_command),
             reserve_space_for_menu=6,
-            prompt_continuation=lambda width, *_: ". ".rjust(width),
+            prompt_continuation=_continuation,
             bottom_toolbar=self._toolbar,
             style=_STYLE,
             tempfile_suffix=".md",
@@ -95,8 +95,8 @@ def toolbar(session: Session, width: int) -> str:
     parts.append(f"{'' if tally.counted else '~'}{count(tally.tokens)} tokens")
     if (spent := tally.cost) is not None:
         parts.append(money(*spent))
-    elif session.catalog.price(session.models[0]):
-        parts.append(money(0.0, "USD"))
+    elif price := session.catalog.price(session.models[0]):
+        parts.append(money(0.0, price.currency))
     # The figures go before the name where there is no room for both.
     while parts and get_cwidth(_APART.join(parts)) > width - 1:
         del parts[0]
@@ -104,6 +104,11 @@ def toolbar(session: Session, width: int) -> str:
         if get_cwidth(_APART.join([*parts, hint])) <= width - 1:
             parts.append(hint)
     return _APART.join(parts)
+
+
+def _continuation(width: int, _line: int, wrapped: int) -> str:
+    """Return what stands before a line that the user began; one that is only wrapped has nothing."""
+    return "" if wrapped else ". ".rjust(width)
 
 
 def _is_command() -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from typing import IO
 
 from konko_async.cli._layout import Line
+from konko_async.cli._output import terminal_size
 
 __all__ = ["Region", "reflows"]
 
@@ -34,19 +34,19 @@ class Region:
 
     Args:
         stream: of the terminal.
-        size: returns its columns and rows.
+        size: returns its columns and rows; default: asks the terminal.
         reflow: see :func:`reflows`.
     """
 
     def __init__(
         self,
         stream: IO[str],
-        size: Callable[[], tuple[int, int]] = shutil.get_terminal_size,
+        size: Callable[[], tuple[int, int]] | None = None,
         *,
         reflow: bool | None = None,
     ) -> None:
         self._stream = stream
-        self._size = size
+        self._size = size or (lambda: terminal_size(stream))
         self._reflow = reflows() if reflow is None else reflow
         self._shown: list[Line] = []
         self._columns = 0

@@ -108,7 +108,7 @@ def load(path: Path) -> Saved:
     try:
         if path.stat().st_size > _LARGEST:
             raise NotSaved(f"{path} is too large for a conversation")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise NotSaved(f"{path} is not UTF-8 text") from None
     except (OSError, ValueError) as error:

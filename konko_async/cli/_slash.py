@@ -16,6 +16,7 @@ from konko_async.cli._stats import show_stats
 
 __all__ = ["COMMANDS", "Commands", "Ended"]
 
+_HELP = 21  # columns that a command takes
 _HOTTEST = 2.0  # temperature
 _LARGEST_CLIPBOARD = 74_994  # bytes; more are refused by many terminals
 
@@ -175,9 +176,9 @@ class Commands:
     async def help(self, argument: str) -> None:  # noqa: ARG002 - as all commands
         """List the commands and keys."""
         for name, (_, arguments, what) in COMMANDS.items():
-            note(f"/{name} {arguments}".ljust(22) + what)
+            click.echo(f"/{name} {arguments}".ljust(_HELP) + what)
         for keys, what in _KEYS.items():
-            note(keys.ljust(21) + what)
+            click.echo(keys.ljust(_HELP) + what)
 
     async def exit(self, argument: str) -> None:  # noqa: ARG002 - as all commands
         """Leave."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 from konko_async.cli._answer import PlainView, View
-from konko_async.cli._output import is_live
+from konko_async.cli._output import is_live, terminal_size
 from konko_async.cli._turns import Turns
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def side_by_side(stream: IO[str], titles: Sequence[str], *, plain: bool = False)
     if not plain and is_live(stream):
         from konko_async.cli._columns import GAP, Columns  # noqa: PLC0415 - as above
 
-        room = shutil.get_terminal_size().columns - 1 + len(GAP)
+        room = terminal_size(stream)[0] - 1 + len(GAP)
         if room // len(titles) - len(GAP) >= _NARROWEST:
             return Columns(stream, titles)
     return Turns(stream, titles, lambda: single_view(stream, plain=plain))

@@ -102,8 +102,8 @@ async def test_ctrl_c_at_the_prompt_clears_the_line(chat, emulator):
 
 async def test_the_commands(chat, emulator):
     await say(chat, "/help")
-    for name in ("/help", "/new", "/exit"):
-        await chat.wait_for(f"konko-async: {name}")
+    for name in ("help", "new", "exit"):
+        await chat.wait_for(f"\n/{name} ")
     await chat.wait_for(PROMPT)
     await say(chat, "first")
     await chat.wait_for("One two three.")

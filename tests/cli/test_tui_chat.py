@@ -1,6 +1,7 @@
 """Answers of `konko-async chat` on a terminal: what the screen shows, and what scrolled away."""
 
 import re
+import termios
 
 import pytest
 from cli_kit import CHAT_MODEL, chats, run, terminal
@@ -128,6 +129,7 @@ async def test_ctrl_c_leaves_the_screen_in_order(env, emulator):
         await chat.see("One")
         chat.type("\x03")
         assert await chat.finish() == 130
+        assert termios.tcgetattr(chat._master)[3] & termios.ECHO
     assert chat.lines[0] == "One"
     assert not chat.screen.cursor.hidden
 

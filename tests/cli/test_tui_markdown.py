@@ -59,8 +59,28 @@ end ![img](foo.png)
 FRAGMENTS = [
     *"\n\n\n- a`*_#>|=~ 1.)[]()\\&<\t\r\0",
     *("```", "```py\n", "~~~~", "- ", "  - ", "    ", "1. ", "10) ", "* * *", "---\n", "===\n"),
-    *("| a | b |\n", "|---|---|\n", "> ", "**", "\n\n", "\n- x\n\n- y\n", "日本語", "👩‍👩‍👧", "e\u0301"),
-    *("def f():\n", '"""', "/*", "[a]: http://b\n", "[a]", "&#27;", "&amp;", "\x1b[2J", "word " * 9),
+    *(
+        "| a | b |\n",
+        "|---|---|\n",
+        "> ",
+        "**",
+        "\n\n",
+        "\n- x\n\n- y\n",
+        "日本語",
+        "👩‍👩‍👧",
+        "e\u0301",
+    ),
+    *(
+        "def f():\n",
+        '"""',
+        "/*",
+        "[a]: http://b\n",
+        "[a]",
+        "&#27;",
+        "&amp;",
+        "\x1b[2J",
+        "word " * 9,
+    ),
     *("<div>\n", "<!--", "https://x.y/z", "- [ ] task\n", "   ", "\n\n    code\n", "x" * 50),
 ]
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
@@ -221,7 +241,15 @@ def test_no_colour_where_none_is_wanted():
     pane = Pane(colours(no_color=True), 40)
     pane.add("# h\n`x` **b**\n```python\ndef f(): 1\n```\n")
     codes = {code for line in pane.finish() for code in SGR.findall(line.text)}
-    assert codes <= {"\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[3m", "\x1b[4m", "\x1b[1;4m", "\x1b[2;3m"}
+    assert codes <= {
+        "\x1b[0m",
+        "\x1b[1m",
+        "\x1b[2m",
+        "\x1b[3m",
+        "\x1b[4m",
+        "\x1b[1;4m",
+        "\x1b[2;3m",
+    }
 
 
 def test_reasoning_is_dim_and_set_apart():
