@@ -13,6 +13,12 @@ from benchmarks.rivals.table import RIVALS, Rival
 from benchmarks.scenes import Scene
 
 Rounds = dict[str, list[dict[str, Any]]]
+# Short rounds that tell which event loop suits a rival.
+TRIALS: dict[str, tuple[str, Scene, dict[str, Any]]] = {
+    "one": ("streams", Scene(chunks=2_000, write=20, pace=100_000), {"streams": 1}),
+    "many": ("streams", Scene(chunks=40, pace=100), {"streams": 200}),
+    "whole": ("wholes", Scene(size=1_200), {"requests": 500, "at_once": 100}),
+}
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Bench:
     loop: str = "asyncio"
     scale: float = 1.0
     workers: dict[tuple[str, str], Worker] = field(default_factory=dict)
+    loops: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def size(self, number: int, least: int = 2) -> int:
         """Return a number of streams or requests, scaled."""
@@ -64,30 +71,48 @@ class Bench:
 
         Going there and back lets a drift of the machine hit neighbours alike.
         """
-        rounds = self.rounds or rounds
-        workers = [self._fit(rival, kind, scene, order) for rival in rivals]
+        workers = [self.worker(rival, self.loop_of(rival, kind, order)) for rival in rivals]
+        for worker in workers:
+            worker.do(kind, self.server, scene, **order)
         found: Rounds = {rival.name: [] for rival in rivals}
-        for turn in range(rounds):
+        for turn in range(self.rounds or rounds):
             for worker in workers if turn % 2 == 0 else reversed(workers):
                 done = worker.do(kind, self.server, scene, **order)
                 found[worker.rival.name].append(done | {"loop": worker.loop})
             print(".", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
         for worker in workers:
             worker.do("close", self.server, scene)
         return found
 
-    def _fit(self, rival: Rival, kind: str, scene: Scene, order: dict[str, Any]) -> Worker:
-        """Warm a rival up; with two loops to choose from, on both, and return the faster."""
-        loops = ["asyncio", "uvloop"] if self.loop == "best" else [self.loop]
-        tried = []
-        for loop in loops:
-            worker = self.worker(rival, loop)
-            done = [worker.do(kind, self.server, scene, **order) for _ in range(len(loops))]
-            tried.append((done[-1].get("cpu", 0), loop, worker))
-            if len(loops) > 1:
-                worker.do("close", self.server, scene)
-        return min(tried, key=lambda item: item[:2])[2]
+    def loop_of(self, rival: Rival, kind: str, order: dict[str, Any]) -> str:
+        """Return the event loop to use: with "best" that on which the rival needs less CPU.
+
+        Found once for whole answers, for one stream, and for many, in short rounds in turn.
+        """
+        if self.loop != "best":
+            return self.loop
+        case = "whole" if kind == "wholes" else "one" if order.get("streams") == 1 else "many"
+        if (rival.name, case) not in self.loops:
+            kind, scene, order = TRIALS[case]
+            spent: dict[str, list[float]] = {"asyncio": [], "uvloop": []}
+            for turn in range(4):
+                for loop, cpu in spent.items():
+                    done = self.worker(rival, loop).do(kind, self.server, scene, **order)
+                    cpu.extend([done["cpu"]] if turn else [])
+            self.loops[rival.name, case] = min(spent, key=lambda loop: min(spent[loop]))
+        return self.loops[rival.name, case]
+
+    def ratios(self, found: dict[str, Figure], *wanted: tuple[str, str, float | None]) -> None:
+        """Add the ratios of pairs of rivals, as far as both were measured, each with its limit.
+
+        A pair that begins with one of ours must be at most that; one that begins with a rival at
+        least.
+        """
+        for above, below, limit in wanted:
+            if above in found and below in found:
+                what = f"{found[above].who} / {found[below].who}"
+                theirs = not above.startswith("ours")
+                self.results.compare(what, found[above], found[below], limit, at_least=theirs)
 
     def figures(
         self,
@@ -100,10 +125,14 @@ class Bench:
         """Add a figure per rival, and return them by name."""
         found = {}
         for name, done in rounds.items():
+            if not done:
+                continue
+            wall = sum(one["wall"] for one in done)
             extra = {
                 "loop": done[0]["loop"],
-                "client busy": sum(d["cpu"] for d in done) / sum(d["wall"] for d in done),
-                "server busy": sum(d["server"]["cpu"] for d in done) / sum(d["wall"] for d in done),
+                "client busy": sum(one["cpu"] for one in done) / wall,
+                "server busy": sum(one["server"]["cpu"] for one in done) / wall,
+                "server late, ms": max(one["server"]["late_worst"] for one in done) / 1e3,
             }
             samples = [value(one) for one in done]
             found[name] = Figure(question, RIVALS[name].label, what, unit, samples, extra)

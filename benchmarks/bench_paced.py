@@ -5,24 +5,28 @@ from __future__ import annotations
 from benchmarks.bench import Bench, in_window, per_unit
 from benchmarks.scenes import Scene
 
-EVERYONE = ("ours", "ours_text", "ours_plain", "hand", "openai_aiohttp", "openai", "litellm", "floor")
+OURS = ("ours", "ours_text", "ours_plain", "hand", "floor")
+PEERS = ("ours", "openai_aiohttp")
 STREAMS, CHUNKS, PACE = 1_000, 120, 50
 
 
 def measure(bench: Bench) -> None:
-    rivals = bench.taking_part(*EVERYONE)
+    """Measure the CPU per chunk: of whole streams, and while all of them are open."""
+    unit = "µs CPU per chunk"
     scene = Scene(chunks=CHUNKS, pace=PACE)
-    order = {"streams": bench.size(STREAMS), "window": [0.9, CHUNKS / PACE * 0.95]}
-    rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 8, **order)
-    found = bench.figures("paced", "whole streams", "µs CPU per chunk", rounds, per_unit)
-    fast = {name: done for name, done in rounds.items() if all("window" in one for one in done)}
-    steady = bench.figures("paced", "once open", "µs CPU per chunk", fast, in_window)
-    compare = bench.results.compare
-    for name, goal in (("ours", 1.10), ("ours_text", None), ("ours_plain", None)):
-        if name in found and "hand" in found:
-            what = f"{found[name].who} / hand-written"
-            compare(what, found[name], found["hand"], goal)
-            compare(f"{what}, once open", steady[name], steady["hand"])
-    for name, goal in (("openai_aiohttp", 5.0), ("openai", None), ("litellm", None)):
-        if name in found and "ours" in found:
-            compare(f"{found[name].who} / ours", found[name], found["ours"], goal, at_least=True)
+    order = {"streams": bench.size(STREAMS), "window": 0.6 * CHUNKS / PACE}
+    rivals = bench.taking_part(*(OURS if not bench.quick else ("ours", "ours_text", "hand")))
+    rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 10, **order)
+    found = bench.figures("paced", "whole streams", unit, rounds, per_unit)
+    steady = {name: done for name, done in rounds.items() if all("window" in one for one in done)}
+    open_ = bench.figures("paced", "once open", unit, steady, in_window)
+    for figures, goal in ((found, 1.10), (open_, None)):
+        bench.ratios(
+            figures, ("ours", "hand", goal), ("ours_text", "hand", None), ("ours_plain", "hand", None)
+        )
+
+    rivals = bench.taking_part(*PEERS)
+    if len(rivals) > 1:
+        rounds = bench.turns(rivals, "streams", scene, 1 if bench.quick else 4, **order)
+        found = bench.figures("paced", "beside peers", unit, rounds, per_unit)
+        bench.ratios(found, ("openai_aiohttp", "ours", 5))

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from typing import Self
 from aiohttp import web
 
 from benchmarks.load import Server, Unfit, cores
-from benchmarks.scenes import MODEL, STAMP, Scene
+from benchmarks.scenes import MODEL, Scene, event
 from benchmarks.stats import interval, percentile
 from konko_async import AsyncKonko
 from konko_async.relay import RelayOptions, RelayService
@@ -37,6 +39,10 @@ CHAT = "/v1/chat/completions"
 BODY = json.dumps({"messages": [{"role": "user", "content": "Say."}], "stream": True}).encode()
 LIMIT = 0.050  # seconds between chunks, at p99
 WARM = 1.5  # seconds of a paced stream that do not count
+PACE = 50  # tokens a second
+STAMPS = 150  # tokens of a stream whose latency is measured
+HEAD = 2000  # bytes in which the first token is
+STAMPED = re.compile(rb'"content":"(\d{19})')
 
 
 # -- the relay's process ---------------------------------------------------------------------------
@@ -73,13 +79,55 @@ async def relay(url: str) -> None:
         await runner.cleanup()
 
 
+# -- a server that says in each token when it was sent ---------------------------------------------
+
+
+class Stamper(asyncio.Protocol):
+    """Answers each request with tokens that are the time of their sending, at a pace."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport, self.loop = transport, asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        if data.endswith(b"}"):
+            head = (
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.write(head)
+            self.left, self.due = STAMPS, self.loop.time()
+            self.send()
+
+    def send(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.left -= 1
+        if not self.left:
+            # Readers know the end by the last bytes of chunked framing; others skip a comment.
+            self.transport.write(event({}, 280, "stop") + b"data: [DONE]\n\n:0\r\n\r\n")
+            self.transport.close()
+            return
+        self.transport.write(event(f"{time.monotonic_ns():019}", 280))
+        self.due += 1 / PACE
+        self.loop.call_at(self.due, self.send)
+
+
+async def stamper() -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Stamper, "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
 # -- the readers' process --------------------------------------------------------------------------
 
 
 class Reader(asyncio.Protocol):
     """One browser, which notes when how many events had come."""
 
-    def __init__(self, path: str, port: int) -> None:
+    def __init__(self, path: str, port: int, *, stamped: bool = False) -> None:
+        self.stamped, self.delays = stamped, []
         self.request = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(BODY)}\r\n\r\n"
@@ -95,10 +143,13 @@ class Reader(asyncio.Protocol):
         transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        if len(self.begin) < 2000:
+        if len(self.begin) < HEAD:
             self.begin += data
         count = data.count(b"\n\n")
-        if count:
+        if self.stamped:
+            now = time.monotonic_ns()
+            self.delays += [(now - int(stamp)) / 1e3 for stamp in STAMPED.findall(data)]
+        elif count:
             self.events += count
             self.arrivals.append((time.monotonic_ns(), self.events))
         if data.endswith(self.last) and not self.done.done():
@@ -111,54 +162,55 @@ class Reader(asyncio.Protocol):
 
     def stamp(self) -> int:
         """When the load server sent the first token."""
-        place = self.begin.index(b'"content":"') + len(b'"content":"')
-        return int(self.begin[place : place + STAMP // 2])
+        return int(STAMPED.search(self.begin)[1])
 
 
-async def read_all(path: str, port: int, streams: int, over: float) -> list[Reader]:
+async def read_all(order: dict) -> list[Reader]:
     """Read so many streams to their ends, begun over so many seconds."""
-    loop = asyncio.get_running_loop()
+    loop, port, over = asyncio.get_running_loop(), order["port"], order["over"]
     readers = []
-    for number in range(streams):
-        _, reader = await loop.create_connection(lambda: Reader(path, port), "127.0.0.1", port)
+    for number in range(order["streams"]):
+        reader = Reader(order["path"], port, stamped=order["stamped"])
+        await loop.create_connection(lambda made=reader: made, "127.0.0.1", port)
         readers.append(reader)
         if over:
-            await asyncio.sleep(over / streams)
+            await asyncio.sleep(over / order["streams"])
         elif number % 50 == 49:
             await asyncio.sleep(0.01)
     await asyncio.gather(*(reader.done for reader in readers))
     return readers
 
 
-def timings(readers: list[Reader], gap_ns: int) -> dict[str, float]:
-    """What readers of paced streams saw: delays against the schedule, and between chunks."""
-    delays, gaps = [], []
+def gaps_of(readers: list[Reader], gap_ns: int) -> dict[str, float]:
+    """Seconds between chunks that readers of paced streams saw, begin and end apart."""
+    gaps = []
     for reader in readers:
-        start = reader.stamp()
-        begin, end = start + WARM * 1e9, reader.arrivals[-1][0] - 2 * gap_ns
-        before = None
-        for at, events in reader.arrivals:
-            if begin <= at <= end:
-                delays.append((at - start - (events - 1) * gap_ns) / 1e3)
-                if before is not None:
-                    gaps.append((at - before) / 1e9)
-            before = at
+        begin, end = reader.stamp() + WARM * 1e9, reader.arrivals[-1][0] - 2 * gap_ns
+        times = [at for at, _ in reader.arrivals if begin <= at <= end]
+        gaps += [(after - before) / 1e9 for before, after in itertools.pairwise(times)]
     return {
-        "chunks": len(delays),
-        "p50": statistics.median(delays), "p99": percentile(delays, 0.99),
-        "gap_p50": statistics.median(gaps), "gap_p99": percentile(gaps, 0.99), "gap_max": max(gaps),
-    }  # fmt: skip
+        "gap_p50": statistics.median(gaps),
+        "gap_p99": percentile(gaps, 0.99),
+        "gap_max": max(gaps),
+    }
 
 
 async def read(order: dict) -> dict[str, float]:
     """Do one order of the harness."""
     before = time.process_time()
     begun = time.monotonic()
-    readers = await read_all(order["path"], order["port"], order["streams"], order["over"])
+    readers = await read_all(order)
     took = time.monotonic() - begun
     found: dict[str, float] = {"events": sum(reader.events for reader in readers)}
     if order["gap_ns"]:
-        found |= timings(readers, order["gap_ns"])
+        found |= gaps_of(readers, order["gap_ns"])
+    if order["stamped"]:
+        delays = [delay for reader in readers for delay in reader.delays]
+        found |= {
+            "p50": statistics.median(delays),
+            "p99": percentile(delays, 0.99),
+            "n": len(delays),
+        }
     return found | {"reader_cpu": (time.process_time() - before) / took, "took": took}
 
 
@@ -203,12 +255,12 @@ class Process:
 
 
 class Stage:
-    """A load server, a relay of it and readers, for one scene."""
+    """A relay of a server, and readers."""
 
-    def __init__(self, server: Server, scene: Scene, loop: str) -> None:
-        self.scene, self.direct = scene, server.port
+    def __init__(self, url: str, loop: str, scene: Scene | None = None) -> None:
+        self.scene = scene
         ours, theirs = cores()
-        self._relay = Process("relay", ours, loop, server.url(scene))
+        self._relay = Process("relay", ours, loop, url)
         self._readers = Process("readers", theirs, loop)
         self.port = int(self._relay.said)
 
@@ -224,18 +276,12 @@ class Stage:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/cpu") as answer:
             return float(answer.read())
 
-    def read(self, path: str, streams: int, *, direct: bool = False, over: float = 0) -> dict:
+    def read(self, path: str, streams: int, *, port: int = 0, over: float = 0) -> dict:
         """Let so many readers read; returns what they saw, and the relay's CPU."""
         scene = self.scene
-        order = {
-            "path": path,
-            "port": self.direct if direct else self.port,
-            "streams": streams,
-            "over": over,
-        }
-        order["gap_ns"] = round(1e9 * scene.write / scene.pace) if scene.stamp else 0
-        if direct:
-            order["path"] = f"/{scene.name}{CHAT}"
+        order = {"path": path, "port": port or self.port, "streams": streams, "over": over}
+        order["stamped"] = scene is None
+        order["gap_ns"] = round(1e9 * scene.write / scene.pace) if scene and scene.stamp else 0
         before, begun = self.cpu(), time.monotonic()
         found = self._readers.ask(order)
         used = self.cpu() - before
@@ -252,7 +298,7 @@ def cpu(server: Server, told: argparse.Namespace) -> None:
         (1, 250, 100, 30),
     ):
         scene = Scene(chunks=chunks, write=write, pace=pace)
-        with Stage(server, scene, told.loop) as stage:
+        with Stage(server.url(scene), told.loop, scene) as stage:
             found: dict[str, list[float]] = {"/drain": [], CHAT: []}
             for number in range(rounds + 1):
                 for path in list(found)[:: 1 if number % 2 else -1]:
@@ -268,33 +314,42 @@ def cpu(server: Server, told: argparse.Namespace) -> None:
         )
 
 
-def latency(server: Server, told: argparse.Namespace) -> None:
-    """Delay of a chunk against the server's schedule: read directly, and through the relay."""
-    print("\nLatency of a chunk (µs), of streams of 50 tokens a second: median, p99")
-    scene = Scene(chunks=200 if told.quick else 400, pace=50, stamp=True)
-    for streams in (1, 20, 100):
-        with Stage(server, scene, told.loop) as stage:
+def latency(_: Server, told: argparse.Namespace) -> None:
+    """Delay of a chunk from its sending: read directly, and through the relay."""
+    print(f"\nLatency of a chunk (µs), of streams of {PACE} tokens a second: median, p99")
+    rounds = told.rounds or (1 if told.quick else 5)
+    server = Process("stamper", cores()[1], told.loop)
+    port = int(server.said)
+    try:
+        with Stage(f"http://127.0.0.1:{port}/v1", told.loop) as stage:
             stage.read(CHAT, 5)
-            direct = stage.read(CHAT, streams, direct=True, over=0.1)
-            relayed = stage.read(CHAT, streams, over=0.1)
-        print(
-            f"  {streams:4} streams: direct {direct['p50']:6.0f} {direct['p99']:6.0f}   relayed "
-            f"{relayed['p50']:6.0f} {relayed['p99']:6.0f}   added "
-            f"{relayed['p50'] - direct['p50']:6.0f} {relayed['p99'] - direct['p99']:6.0f}"
-        )
+            for streams in (1, 20, 100):
+                direct, relayed = [], []
+                for _ in range(rounds):
+                    direct.append(stage.read(CHAT, streams, port=port, over=0.1))
+                    relayed.append(stage.read(CHAT, streams, over=0.1))
+                for name in ("p50", "p99"):
+                    without = statistics.median(found[name] for found in direct)
+                    with_it = statistics.median(found[name] for found in relayed)
+                    print(
+                        f"  {streams:4} streams, {name}: direct {without:6.0f}, "
+                        f"relayed {with_it:6.0f}, added {with_it - without:6.0f}"
+                    )
+    finally:
+        server.close()
 
 
 def capacity(server: Server, told: argparse.Namespace) -> None:
     """Streams at once on one core with less than 50 ms between chunks at p99."""
     print(
-        "\nStreams of 50 tokens a second: between chunks (ms) median, p99, max; load of the cores"
+        f"\nStreams of {PACE} tokens a second: between chunks (ms) median, p99, max; load of cores"
     )
-    scene = Scene(chunks=350, pace=50, stamp=True)
+    scene = Scene(chunks=350, pace=PACE, stamp=True)
     good, bad = 0, None
     step = told.start
     while bad is None or bad - good > max(25, good // 10):
         streams = step if bad is None else (good + bad) // 2
-        with Stage(server, scene, told.loop) as stage:
+        with Stage(server.url(scene), told.loop, scene) as stage:
             done = stage.read(CHAT, streams, over=1.0)
         usage = server.usage()
         fits = done["gap_p99"] < LIMIT and done["events"] >= streams * (scene.chunks + 2)
@@ -325,17 +380,17 @@ async def _disconnects(phase: str, rounds: int) -> list[float]:
     loop = asyncio.get_running_loop()
     closed: asyncio.Queue[float] = asyncio.Queue()
     stuck = asyncio.Event()
-    event = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+    chunk = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY[-1:])
         with contextlib.suppress(ConnectionError):
             if phase != "before the first token":
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event % b"x"
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + chunk % b"x"
                 )
             while phase == "while a write waits":
-                writer.write(event % (b"x" * 10_000))
+                writer.write(chunk % (b"x" * 10_000))
                 timer = loop.call_later(0.2, stuck.set)
                 await writer.drain()
                 timer.cancel()
@@ -399,14 +454,14 @@ def main() -> int:
     parser.add_argument("--loop", default="asyncio", choices=("asyncio", "uvloop"))
     parser.add_argument("--start", type=int, default=200, help="streams to begin with (capacity)")
     parser.add_argument(
-        "--role", default="", choices=("", "relay", "readers"), help=argparse.SUPPRESS
+        "--role", default="", choices=("", "relay", "readers", "stamper"), help=argparse.SUPPRESS
     )
     told = parser.parse_args()
     if told.role == "relay":
         run(relay(told.parts[0]), told.loop)
         return 0
-    if told.role == "readers":
-        run(readers(), told.loop)
+    if told.role:
+        run(readers() if told.role == "readers" else stamper(), told.loop)
         return 0
     unknown = set(told.parts) - set(PARTS)
     if unknown:

@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -20,6 +20,7 @@ from benchmarks.rivals.table import Rival
 from benchmarks.scenes import Scene
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 120  # seconds; the longest round takes a fraction of it
 SOURCE = Path(__file__).parent / "server" / "loadserver.c"
 
 
@@ -107,6 +108,8 @@ class Worker:
         return self._process.pid
 
     def _hear(self) -> dict[str, Any]:
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            raise Unfit(f"{self.rival.name} ({self.loop}) said nothing for {PATIENCE} s")
         line = self._process.stdout.readline()
         if not line:
             raise Unfit(f"the process of {self.rival.name} ended: {self._process.wait()}")
@@ -128,7 +131,7 @@ class Worker:
             self._process.stdin.close()
         self._process.stdout.close()
         try:
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -141,8 +144,3 @@ def expectation(scene: Scene) -> dict[str, Any]:
     """
     found = dataclasses.asdict(scene.expected())
     return found | {"counts": [found["chunks"], found["chunks"] - 2]}
-
-
-def python_here() -> str:
-    """Return the interpreter that runs the harness."""
-    return sys.executable

@@ -106,6 +106,7 @@ class Results:
     def compare(self, what: str, a: Figure, b: Figure, limit: float | None = None, **more: Any) -> None:
         """Add the goal that the ratio of two figures be at most the limit."""
         found = stats.ratios(a.samples, b.samples)
+        what = f"{a.what}: {what}"
         self.goals.append(Goal(a.question, what, found, limit, **more))
 
     def save(self, path: Path) -> None:
@@ -164,7 +165,7 @@ def tables(results: Results) -> str:
             f"{short(first)} .. {short(last)} {curve.y}"
         )
     if results.goals:
-        lines += ["", f"{'question':10} {'goal':64} {'median':>9} {'95 % interval':>16} {'goal':>9}"]
+        lines += ["", f"{'question':10} {'goal':78} {'median':>9} {'95 % interval':>16} {'goal':>9}"]
     for goal in results.goals:
         low, high = stats.interval(goal.samples)
         limit, verdict = "", ""
@@ -173,7 +174,7 @@ def tables(results: Results) -> str:
             verdict = "reached" if goal.reached else "NOT REACHED"
         span, unit = f"{short(low)} .. {short(high)}", f", {goal.unit}" if goal.unit else ""
         lines.append(
-            f"{goal.question:10} {goal.what + unit:64} {short(goal.value):>9} {span:>16} "
+            f"{goal.question:10} {goal.what + unit:78} {short(goal.value):>9} {span:>16} "
             f"{limit:>9}  {verdict}"
         )
     return "\n".join(lines)

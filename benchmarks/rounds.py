@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import random
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 PROMPT = "Summarize the Foundation by Isaac Asimov"
+
+RIVAL: tuple[Any, str]  # the rival's module and its mode; set by the worker
+CLIENTS: dict[str, Any] = {}  # by base URL
 
 
 class Wrong(Exception):  # noqa: N818 - what it says
     """A client did not read exactly what was sent."""
 
 
-async def run(kind: str, module: Any, mode: str, clients: dict[str, Any], order: dict) -> dict:
-    """Do one round with the client for the order's server, which is kept for the next one."""
+async def run(kind: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Do one round; clients are kept until another server is asked, or "close"."""
     url = order.pop("base_url")
-    if kind == "close" or url not in clients:
-        await close(clients)
-    if kind == "close":
-        return {}
-    if url not in clients:
-        clients[url] = module.make(url, mode)
-    return await KINDS[kind](clients[url], **order)
+    if kind == "close" or url not in CLIENTS:
+        await close()
+    return {} if kind == "close" else await KINDS[kind](client_for(url), **order)
 
 
-async def close(clients: dict[str, Any]) -> None:
+def client_for(url: str) -> Any:
+    """Return the client for a base URL."""
+    if url not in CLIENTS:
+        module, mode = RIVAL
+        CLIENTS[url] = module.make(url, mode)
+    return CLIENTS[url]
+
+
+async def close() -> None:
     """Close all clients, so that a server's sockets suffice for the next ones."""
-    while clients:
-        await clients.popitem()[1].close()
+    while CLIENTS:
+        await CLIENTS.popitem()[1].close()
 
 
-def check(texts: list[list[str]], expect: dict) -> None:
+def check(texts: list[list[Any]], expect: dict[str, Any]) -> None:
     """Compare what was read, stream by stream.
 
     Raises:
         Wrong: a text differs, or the number of chunks.
     """
+    module, _ = RIVAL
+    if hasattr(module, "wrong"):  # it counts bytes
+        complaint = module.wrong(texts, expect)
+        if complaint:
+            raise Wrong(complaint)
+        return
     known = set()
     for pieces in texts:
         if len(pieces) not in expect["counts"]:
@@ -53,37 +69,44 @@ def check(texts: list[list[str]], expect: dict) -> None:
         known.add(text)
 
 
-class Sampler:
-    """Reads CPU, time and chunks twice while all streams run: what a chunk costs once they are open."""
+class Window:
+    """CPU, time and chunks from when all streams are open: what a chunk costs then."""
 
-    def __init__(self, texts: list[list[str]], start: float, stop: float) -> None:
-        loop = asyncio.get_running_loop()
-        self.texts = texts
+    def __init__(self, texts: list[list[Any]], length: float) -> None:
+        self.texts, self.length = texts, length
         self.marks: list[tuple[float, float, int]] = []
-        self.timers = [loop.call_later(at, self.mark) for at in (start, stop)]
+        self.loop = asyncio.get_running_loop()
+        self.timer = self.loop.call_later(0.05, self.look)
+
+    def look(self) -> None:
+        """Begin once every stream has brought something."""
+        if all(self.texts):
+            self.mark()
+            self.timer = self.loop.call_later(self.length, self.mark)
+        else:
+            self.timer = self.loop.call_later(0.05, self.look)
 
     def mark(self) -> None:
         """Note where things stand."""
         count = sum(map(len, self.texts))
         self.marks.append((time.process_time(), time.perf_counter(), count))
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         """Return the window's figures; nothing if the round was over before its end."""
-        for timer in self.timers:
-            timer.cancel()
+        self.timer.cancel()
         if len(self.marks) < 2:
             return {}
         (cpu, wall, count), (cpu2, wall2, count2) = self.marks
         return {"window": {"cpu": cpu2 - cpu, "wall": wall2 - wall, "chunks": count2 - count}}
 
 
-async def streams(
-    client: Any, streams: int, expect: dict, window: list[float] | None = None, prompt: str = PROMPT
-) -> dict:
+async def read_streams(
+    client: Any, streams: int, expect: dict[str, Any], window: float = 0, prompt: str = PROMPT
+) -> dict[str, Any]:
     """Read so many streams at once, each to its end."""
-    texts: list[list[str]] = [[] for _ in range(streams)]
+    texts: list[list[Any]] = [[] for _ in range(streams)]
     cpu, wall = time.process_time(), time.perf_counter()
-    sampler = Sampler(texts, *window) if window else None
+    watch = Window(texts, window) if window else None
     if streams == 1:
         await client.stream(texts[0], prompt)
     else:
@@ -91,15 +114,17 @@ async def streams(
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     check(texts, expect)
     units = streams * expect["chunks"]
-    return {"cpu": cpu, "wall": wall, "units": units, **(sampler.result() if sampler else {})}
+    return {"cpu": cpu, "wall": wall, "units": units, **(watch.result() if watch else {})}
 
 
 async def wholes(
-    client: Any, requests: int, at_once: int, expect: dict, prompt: str = PROMPT
-) -> dict:
-    """Ask for so many whole answers, so many at once."""
+    client: Any, requests: int, at_once: int, expect: dict[str, Any], prompt: int | str = PROMPT
+) -> dict[str, Any]:
+    """Ask for so many whole answers, so many at once; ``prompt`` may be its size in bytes."""
+    if isinstance(prompt, int):
+        prompt = (PROMPT * (prompt // len(PROMPT) + 1))[:prompt]
     left = iter(range(requests))
-    texts: list[str] = []
+    texts: list[Any] = []
 
     async def work() -> None:
         for _ in left:
@@ -110,14 +135,85 @@ async def wholes(
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if len(texts) != requests:
         raise Wrong(f"{len(texts)} answers instead of {requests}")
-    expect = {**expect, "counts": [1]}
-    check([[text] for text in texts], expect)
+    check([[text] for text in texts], expect | {"counts": [1]})
     return {"cpu": cpu, "wall": wall, "units": requests}
 
 
+async def leave(client: Any, requests: int, at_once: int, expect: dict[str, Any]) -> dict[str, Any]:
+    """Open streams and leave each after its first token, so that their connections are closed."""
+    left = iter(range(requests))
+
+    async def work() -> None:
+        for _ in left:
+            if len(await client.first(PROMPT)) >= expect["length"]:
+                raise Wrong("more than the first token")
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    await asyncio.gather(*[work() for _ in range(at_once)])
+    return {
+        "cpu": time.process_time() - cpu,
+        "wall": time.perf_counter() - wall,
+        "units": requests,
+    }
 
 
-KINDS: dict[str, Callable[..., Awaitable[dict]]] = {
-    "streams": streams,
+def resident() -> tuple[float, float]:
+    """Return resident memory now and its peak since the last reset, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
+    return int(found["VmRSS"]) / 1e3, int(found["VmHWM"]) / 1e3
+
+
+async def memory(client: Any, streams: int, expect: dict[str, Any], warm_url: str) -> dict[str, Any]:
+    """Hold so many streams open at once (the server's gate sees to it), and watch the peak."""
+    await client_for(warm_url).stream([], PROMPT)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before, _ = resident()
+    done = await read_streams(client, streams, expect)
+    _, peak = resident()
+    return done | {"before": before, "peak": peak}
+
+
+async def first_tokens(
+    client: Any, probes: int, expect: dict[str, Any], load_url: str, load: int
+) -> dict[str, Any]:
+    """Time first tokens, one call after the other, while ``load`` other streams come.
+
+    A figure is the time from the call to its first token, without what the server took between
+    the request's coming and the token's sending; both clocks are CLOCK_MONOTONIC.
+    """
+    del expect  # a time differs from answer to answer; the length is checked below
+    other = client_for(load_url) if load else None
+    texts: list[list[Any]] = [[] for _ in range(load)]
+    tasks = [asyncio.create_task(other.stream(pieces, PROMPT)) for pieces in texts]
+    while not all(texts):
+        await asyncio.sleep(0.05)
+    draw = random.Random(1)
+    found = []
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(probes):
+        await asyncio.sleep(draw.random() * 0.01)
+        called = time.monotonic_ns()
+        text = await client.first(PROMPT)
+        took = time.monotonic_ns() - called
+        if len(text) != 38:
+            raise Wrong(f"no times: {text!r}")
+        found.append((took - (int(text[:19]) - int(text[19:]))) / 1e3)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    unfinished = sum(not task.done() for task in tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if unfinished < load:
+        raise Wrong(f"{load - unfinished} of {load} streams of the load had ended")
+    return {"cpu": cpu, "wall": wall, "units": probes, "added_us": found}
+
+
+KINDS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "streams": read_streams,
     "wholes": wholes,
+    "leave": leave,
+    "memory": memory,
+    "first_tokens": first_tokens,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MODEL = "codellama/codellama-13b-instruct"
@@ -16,7 +16,7 @@ WORDS = (
     " saw", " its", " fall", " in", " equations", ".", " He", " built", " a", " foundation", " at", " the",
     " edge", " of", " galaxy", ";", " é", "\n", " psycho", "history",
 )  # fmt: skip
-STAMP = 19  # digits of a time
+STAMP = 38  # digits of two times
 HEAD = (
     "HTTP/1.1 200 OK\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nServer: uvicorn\r\n"
     "Content-Type: {kind}\r\nX-Request-Id: req_0123456789abcdef\r\n{rest}\r\n\r\n"
@@ -34,8 +34,9 @@ class Scene:
         write: events in a write (and in one HTTP chunk).
         pace: tokens a second of one stream; 0: as fast as they are taken.
         delay: seconds before the first token.
-        stamp: whether the first token is the time of its sending.
+        stamp: whether the first token is the time of its sending and that of the request's coming.
         fail_gap: n: all but every nth request are refused, with a wait of 1 ms.
+        gate: streams wait after their first event until so many have come so far.
     """
 
     chunks: int = 0
@@ -45,6 +46,7 @@ class Scene:
     delay: float = 0
     stamp: bool = False
     fail_gap: int = 0
+    gate: int = 0
 
     @property
     def name(self) -> str:
@@ -55,7 +57,9 @@ class Scene:
     def expected(self) -> Expected:
         """Return what a client must have read of each answer."""
         text = "".join(self.words()) if self.chunks else whole_text(self.size)
-        return Expected(self.chunks + 2, len(text), None if self.stamp else digest(text))
+        sha256 = None if self.stamp else hashlib.sha256(text.encode()).hexdigest()
+        body = 0 if self.chunks else len(whole(self.size).partition(b"\r\n\r\n")[2])
+        return Expected(self.chunks + 2, len(text), sha256, body)
 
     def words(self) -> list[str]:
         """Return the text of each content chunk."""
@@ -74,13 +78,13 @@ class Scene:
         pieces = self._stream() if self.chunks else [whole(self.size)]
         gap = round(1e9 * self.write / self.pace) if self.pace else 0
         at = pieces[1].index(b"0" * STAMP) if self.stamp else -1
-        head = [gap, round(self.delay * 1e9), at, len(pieces), self.fail_gap]
+        head = [gap, round(self.delay * 1e9), at, len(pieces), self.fail_gap, self.gate]
         _save(folder / self.name, head, pieces)
         if self.fail_gap:
             extra = f"Retry-After-Ms: 1\r\nContent-Length: {len(BUSY)}"
             refusal = HEAD.format(kind="application/json", rest=extra).encode() + BUSY
             refusal = refusal.replace(b"200 OK", b"503 Service Unavailable", 1)
-            _save(folder / f"{self.name}.busy", [0, 0, -1, 1, 0], [refusal])
+            _save(folder / f"{self.name}.busy", [0, 0, -1, 1, 0, 0], [refusal])
 
     def _stream(self) -> list[bytes]:
         first = {"role": "assistant", "content": ""}
@@ -102,17 +106,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Expected:
-    """What must have come of each answer: typed chunks in all, and the text."""
+    """What must have come of each answer: chunks in all, the text, bytes of a whole answer."""
 
     chunks: int
     length: int
     sha256: str | None
-    extra: dict[str, str] = field(default_factory=dict)
-
-
-def digest(text: str) -> str:
-    """Return a fingerprint of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    bytes: int
 
 
 def event(delta: str | dict[str, str], size: int, finish: str | None = None) -> bytes:

@@ -31,9 +31,8 @@ def main() -> None:
         os.sched_setaffinity(0, {int(cpu)})
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
-    module = importlib.import_module(f"benchmarks.rivals.{rival}")
     rounds = importlib.import_module("benchmarks.rounds")
-    clients: dict[str, object] = {}
+    rounds.RIVAL = (importlib.import_module(f"benchmarks.rivals.{rival}"), mode)
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         print("{}", file=answers, flush=True)
         for line in sys.stdin:
@@ -41,11 +40,11 @@ def main() -> None:
             kind = order.pop("do")
             gc.collect()
             try:
-                done = runner.run(rounds.run(kind, module, mode, clients, order))
+                done = runner.run(rounds.run(kind, order))
             except Exception:  # noqa: BLE001 - told to the harness, which fails the run
                 done = {"error": traceback.format_exc()}
             print(json.dumps(done), file=answers, flush=True)
-        runner.run(rounds.close(clients))
+        runner.run(rounds.close())
 
 
 if __name__ == "__main__":

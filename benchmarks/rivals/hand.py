@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import aiohttp
 import msgspec
+import tenacity
 
 MODEL = "codellama/codellama-13b-instruct"
 
@@ -77,6 +78,19 @@ class Client:
                     chunk = decode_chunk(event[6:])
                     append(chunk.choices[0].delta.content)
 
+    async def first(self, prompt: str) -> str:
+        async with self.session.post(self.url, data=self.body(prompt, True)) as response:
+            response.raise_for_status()
+            rest = b""
+            async for data in response.content.iter_any():
+                events = (rest + data).split(b"\n\n")
+                rest = events.pop()
+                for event in events:
+                    text = decode_chunk(event[6:]).choices[0].delta.content
+                    if text:
+                        return text
+        return ""
+
     async def whole(self, prompt: str) -> str:
         async with self.session.post(self.url, data=self.body(prompt, False)) as response:
             response.raise_for_status()
@@ -87,5 +101,17 @@ class Client:
         await self.session.close()
 
 
-def make(base_url: str, _mode: str) -> Client:
-    return Client(base_url)
+class Persistent(Client):
+    """The same with tenacity around the call, as its documentation shows."""
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(aiohttp.ClientResponseError),
+        wait=tenacity.wait_fixed(0.001),
+        stop=tenacity.stop_after_attempt(3),
+    )
+    async def whole(self, prompt: str) -> str:
+        return await super().whole(prompt)
+
+
+def make(base_url: str, mode: str) -> Client:
+    return Persistent(base_url) if mode == "tenacity" else Client(base_url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from konko_async import AsyncKonko, CallRecord, RateLimit, Timeout
+from konko_async import AsyncKonko, CallRecord, RateLimit, RetryPolicy, Timeout
 
 MODEL = "codellama/codellama-13b-instruct"
 MAX_TOKENS = 300
@@ -36,6 +36,7 @@ class Client:
                 rate_limit=RateLimit(
                     requests_per_minute=1e9, tokens_per_minute=1e12, max_concurrency=100_000
                 ),
+                retry=RetryPolicy(base_delay=0.001, budget_ratio=None),  # refusals name 1 ms
                 observers=[Account()],
             )
         if mode == "text":
@@ -56,6 +57,14 @@ class Client:
         ) as stream:
             async for text in stream.text():
                 append(text)
+
+    async def first(self, prompt: str) -> str:
+        async with self.client.chat.completions.stream(
+            model=MODEL, messages=[{"role": "user", "content": prompt}], max_tokens=MAX_TOKENS
+        ) as stream:
+            async for text in stream.text():
+                return text
+        return ""
 
     async def whole(self, prompt: str) -> str:
         completion = await self.client.chat.completions.create(

@@ -19,8 +19,6 @@ class Rival:
         module: the module of this package.
         mode: what its ``make()`` is told.
         env: its environment is ``.venv-bench-<env>``; empty: the one of the harness.
-        streams: whether it can stream.
-        wholes: whether it can read whole answers.
     """
 
     name: str
@@ -28,8 +26,6 @@ class Rival:
     module: str
     mode: str = ""
     env: str = ""
-    streams: bool = True
-    wholes: bool = True
 
     def python(self) -> str:
         """Return its interpreter."""
@@ -45,9 +41,16 @@ class Rival:
 RIVALS = {
     rival.name: rival
     for rival in (
-        Rival("ours", "konko_async, chunks, everything on", "ours", "chunks"),
-        Rival("ours_text", "konko_async, text(), everything on", "ours", "text", wholes=False),
-        Rival("ours_plain", "konko_async, chunks, plain", "ours", "plain"),
+        Rival("ours", "konko_async, everything on", "ours", "chunks"),
+        Rival("ours_text", "konko_async text(), everything on", "ours", "text"),
+        Rival("ours_plain", "konko_async, plain", "ours", "plain"),
         Rival("hand", "hand-written aiohttp + msgspec", "hand"),
+        Rival("hand_tenacity", "hand-written + tenacity", "hand", "tenacity"),
+        Rival("floor", "floor: bytes counted", "floor"),
+        Rival("pyreqwest", "pyreqwest + msgspec", "pyreqwest_hand"),
+        Rival("openai", "openai (httpx2)", "openai_sdk", env="openai"),
+        Rival("openai_aiohttp", "openai + aiohttp", "openai_sdk", "aiohttp", env="openai"),
+        Rival("konko", "konko 0.5.0", "konko_sdk", env="konko"),
+        Rival("litellm", "litellm", "litellm_sdk", env="litellm"),
     )
 }

@@ -5,15 +5,16 @@
  * A request to /NAME/anything is answered with the script DIRECTORY/NAME, which the harness writes
  * (see benchmarks/scenes.py):
  *
- *     gap_ns delay_ns stamp_offset pieces fail_gap
+ *     gap_ns delay_ns stamp_offset pieces fail_gap gate
  *     length length ...
  *     the bytes of the pieces
  *
  * Piece 0, the head, goes out at once; piece 1 after delay_ns (and, where there is a gap, a random
  * part of it, so that streams are out of step); each next one gap_ns after the one before was due.
  * Without a gap, streams take turns as fast as their sockets take the pieces. At stamp_offset of piece 1
- * (-1: nowhere) the time of its sending is written, CLOCK_MONOTONIC in ns as 19 digits. With
- * fail_gap = n > 0, all but every nth request get the script NAME.busy instead.
+ * (-1: nowhere) two times are written, CLOCK_MONOTONIC in ns as 19 digits each: of its sending and of
+ * the request's coming. With fail_gap = n > 0, all but every nth request get the script NAME.busy
+ * instead. With gate = n > 0, streams stop after piece 1 until n of them have come so far.
  *
  * GET /_usage tells of the time since the last such request, in JSON: seconds of CPU, writes, requests,
  * and how late paced pieces went out (mean and worst, in microseconds). The port is printed on start,
@@ -38,8 +39,8 @@ enum { MAX_FDS = 65536, REQUEST = 65536, EVENTS = 512, TURN = 128 };
 
 typedef struct Script {
     char name[256];
-    long long gap, delay, stamp, pieces, fail_gap;
-    long long requests;
+    long long gap, delay, stamp, pieces, fail_gap, gate;
+    long long requests, waiting;
     size_t *start; /* pieces + 1 offsets */
     char *bytes;
     struct Script *busy, *next;
@@ -50,7 +51,7 @@ typedef struct {
     size_t have, sent;
     long long body_left; /* of a request whose head has been read */
     Script *script;      /* what is being sent */
-    long long piece, due;
+    long long piece, due, came;
     unsigned generation;
     int blocked;
     char path[256];
@@ -130,8 +131,8 @@ static Script *load(const char *name) {
     if (!file) return NULL;
     Script *s = calloc(1, sizeof *s);
     snprintf(s->name, sizeof s->name, "%s", name);
-    if (fscanf(file, "%lld %lld %lld %lld %lld", &s->gap, &s->delay, &s->stamp, &s->pieces,
-               &s->fail_gap) != 5)
+    if (fscanf(file, "%lld %lld %lld %lld %lld %lld", &s->gap, &s->delay, &s->stamp, &s->pieces,
+               &s->fail_gap, &s->gate) != 6)
         die(path);
     s->start = calloc(s->pieces + 1, sizeof *s->start);
     for (long long i = 0; i < s->pieces; i++) {
@@ -170,6 +171,17 @@ static void watch(int fd, int blocked) {
     if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event)) die("epoll_ctl");
 }
 
+/* Let all streams of a script go on: as many have come to the gate as it waits for. */
+static void open_gate(Script *s, long long time) {
+    s->waiting = 0;
+    for (int fd = 0; fd < MAX_FDS; fd++) {
+        Conn *c = &conns[fd];
+        if (!c->request || c->script != s || c->piece != 2 || c->sent) continue;
+        c->due = time + (s->gap ? random() % s->gap : 0);
+        push(c->due, fd);
+    }
+}
+
 /* Send the piece that is due, and set the timer of the next. */
 static void send_piece(int fd, long long time) {
     Conn *c = &conns[fd];
@@ -177,9 +189,9 @@ static void send_piece(int fd, long long time) {
     char *from = s->bytes + s->start[c->piece] + c->sent;
     size_t length = s->start[c->piece + 1] - s->start[c->piece] - c->sent;
     if (c->piece == 1 && s->stamp >= 0 && !c->sent) {
-        char digits[20];
-        snprintf(digits, sizeof digits, "%019lld", now());
-        memcpy(from + s->stamp, digits, 19);
+        char digits[39];
+        snprintf(digits, sizeof digits, "%019lld%019lld", now(), c->came);
+        memcpy(from + s->stamp, digits, 38);
     }
     if (!c->sent && s->gap && c->piece) {
         long long late = time - c->due;
@@ -202,6 +214,10 @@ static void send_piece(int fd, long long time) {
     c->sent = 0;
     if (++c->piece == s->pieces) {
         c->script = NULL;
+        return;
+    }
+    if (c->piece == 2 && s->gate > 0) {
+        if (++s->waiting >= s->gate) open_gate(s, time);
         return;
     }
     if (c->piece == 1) c->due = time + s->delay + (s->gap ? random() % s->gap : 0);
@@ -246,9 +262,10 @@ static void answer(int fd) {
     }
     if (s->fail_gap > 0 && s->requests++ % s->fail_gap != s->fail_gap - 1) s = s->busy;
     c->script = s;
+    c->came = now();
     c->piece = 0;
     c->sent = 0;
-    send_piece(fd, now());
+    send_piece(fd, c->came);
 }
 
 /* Take what has come of requests; those of one connection come one after the other. */
