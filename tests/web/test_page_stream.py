@@ -30,3 +30,149 @@ async def test_an_answer_arrives_piecewise(page, upstream, address):
     await expect(figures).to_contain_text("tokens/s")
     (request,) = upstream.requests
     assert json.loads(request.body)["messages"] == [{"role": "user", "content": "Hello?"}]
+
+
+async def test_stop_stops_the_model(page, upstream, address):
+    upstream.push(gated(TOKENS, 2))
+    await page.open(address)
+    await page.ask()
+    await expect(page.prose()).to_have_text("word1 word2")
+    await upstream.wait_for_stall(1)
+    await page.page.get_by_role("button", name="Stop").click()
+    await upstream.wait_until_closed(1)
+    assert upstream.connections.closed_by_peer == 1
+    await expect(page.answer()).to_have_attribute("data-state", "stopped")
+    await expect(page.answer().locator(".status")).to_have_text("Stopped")
+    await expect(page.prose()).to_have_text("word1 word2")
+    await expect(page.page.locator("#send")).to_be_visible()
+
+
+async def test_a_call_that_still_waits_is_stopped_by_the_escape_key(page, upstream, address):
+    upstream.push(gated(TOKENS, 1).stall(0))
+    await page.open(address)
+    await page.ask()
+    await upstream.wait_for_stall(1)
+    await expect(page.answer()).to_have_attribute("data-state", "waiting")
+    await page.page.keyboard.press("Escape")
+    await upstream.wait_until_closed(1)
+    await expect(page.answer()).to_have_attribute("data-state", "stopped")
+
+
+@pytest.fixture
+def port(address):
+    return int(address.rsplit(":", 1)[1].rstrip("/"))
+
+
+async def test_a_cut_connection_is_taken_up_where_it_was(page, upstream, port):
+    upstream.push(gated(TOKENS, 2, 4, 6))
+    async with Wire(port) as wire:
+        await page.open(wire.address)
+        await page.ask()
+        await expect(page.prose()).to_have_text("word1 word2")
+        await upstream.wait_for_stall(1)
+        wire.cut()  # and what comes meanwhile is missed
+        upstream.release()
+        await expect(page.prose()).to_have_text("word1 word2 word3 word4")
+        await upstream.wait_for_stall(2)
+        wire.down()
+        await expect(page.answer()).to_have_attribute("data-state", "reconnecting")
+        await expect(page.answer().locator(".status")).to_contain_text("Reconnecting")
+        upstream.release()
+        await upstream.wait_for_stall(3)
+        upstream.release()
+        wire.up = True
+        await expect(page.answer()).to_have_attribute("data-state", "done")
+        await expect(page.prose()).to_have_text(TEXT)
+        assert len(upstream.requests) == 1
+        await page.page.close()
+
+
+async def test_a_page_that_was_offline_goes_on(page, upstream, port):
+    upstream.push(gated(TOKENS, 2))
+    async with Wire(port) as wire:
+        await page.open(wire.address)
+        await page.ask()
+        await expect(page.prose()).to_have_text("word1 word2")
+        await upstream.wait_for_stall(1)
+        await page.page.context.set_offline(True)
+        wire.cut()
+        await expect(page.answer()).to_have_attribute("data-state", "reconnecting")
+        upstream.release()
+        await page.page.context.set_offline(False)
+        await expect(page.answer()).to_have_attribute("data-state", "done")
+        await expect(page.prose()).to_have_text(TEXT)
+        assert len(upstream.requests) == 1
+        await page.page.close()
+
+
+@pytest.mark.parametrize("gone_on", [False, True])
+async def test_a_reload_goes_on_with_the_answer(page, upstream, address, gone_on):
+    upstream.push(gated(TOKENS, 3, 6))
+    await page.open(address)
+    await page.ask("A *question*")
+    await expect(page.prose()).to_have_text("word1 word2 word3")
+    await upstream.wait_for_stall(1)
+    if gone_on:
+        await page.page.goto("about:blank")
+        upstream.release()
+        await upstream.wait_for_stall(2)
+        await page.open(address)
+    else:
+        await page.page.reload()
+        await expect(page.prose()).to_have_text("word1 word2 word3")
+        upstream.release()
+    await expect(page.prose()).to_have_text("word1 word2 word3 word4 word5 word6")
+    await upstream.wait_for_stall(2)
+    upstream.release()
+    await expect(page.answer()).to_have_attribute("data-state", "done")
+    await expect(page.prose()).to_have_text(TEXT)
+    await expect(page.page.locator(".question-text")).to_have_text("A *question*")
+    assert len(upstream.requests) == 1
+    await page.page.reload()
+    await expect(page.prose()).to_have_text(TEXT)
+
+
+async def test_a_second_tab_shows_the_same_stream(page, upstream, address):
+    upstream.push(gated(TOKENS, 2, 5))
+    await page.open(address)
+    await page.ask("Do you see?")
+    await expect(page.prose()).to_have_text("word1 word2")
+    await upstream.wait_for_stall(1)
+    async with page.page.context.expect_page() as opening:
+        await page.page.get_by_role("link", name="Live link").click()
+    second = type(page)(await opening.value)
+    await expect(second.page.locator(".question-text")).to_have_text("Do you see?")
+    await expect(second.prose()).to_have_text("word1 word2")
+    await expect(second.page.locator("#watching")).to_be_visible()
+    upstream.release()
+    for tab in (page, second):
+        await expect(tab.prose()).to_have_text("word1 word2 word3 word4 word5")
+    await upstream.wait_for_stall(2)
+    await second.page.get_by_role("button", name="Stop").click()
+    await upstream.wait_until_closed(1)
+    for tab in (page, second):
+        await expect(tab.answer()).to_have_attribute("data-state", "stopped")
+    assert len(upstream.requests) == 1
+    await expect(second.answer().locator(".name")).to_have_text("codellama-13b-instruct")
+
+
+async def test_a_relay_that_forgot_is_said_so_with_what_to_do(page, upstream):
+    upstream.push(gated(TOKENS, 2), gated(TOKENS))
+    async with relay(upstream.base_url) as (first, _):
+        port = int(first.rsplit(":", 1)[1].rstrip("/"))
+        async with Wire(port) as wire:
+            await page.open(wire.address)
+            await page.ask()
+            await expect(page.prose()).to_have_text("word1 word2")
+            await upstream.wait_for_stall(1)
+            wire.down()
+            async with relay(upstream.base_url) as (other, _):
+                wire._port = int(other.rsplit(":", 1)[1].rstrip("/"))
+                wire.up = True
+                error = page.answer().locator(".error")
+                await expect(error).to_contain_text("There is no such answer")
+                await expect(page.prose()).to_have_text("word1 word2")
+                await error.get_by_role("button", name="Retry").click()
+                await expect(page.prose()).to_have_text(TEXT)
+                await expect(page.answer()).to_have_attribute("data-state", "done")
+                await page.page.close()

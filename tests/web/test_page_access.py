@@ -1,0 +1,53 @@
+"""The page for everybody: what axe-core finds, in each state, light and dark."""
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from markdown_kit import SAMPLES
+from playwright.async_api import expect
+from web_kit import gated
+
+from konko_async.testing import Answer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NARROW = {"viewport": {"width": 360, "height": 740}}
+TEXT = "# Title\n\n" + "\n\n".join(SAMPLES)
+
+
+async def check(page):
+    results = await Axe().run(page.page)
+    assert not results.response["violations"], results.generate_report()
+
+
+@pytest.mark.parametrize("options", [{}, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing(new_page, upstream, address, scheme, options):
+    upstream.push(Answer.stream([TEXT]), gated(["a **b** ", "c"], 1), gated(["d"], 1))
+    page = await new_page(color_scheme=scheme, **options)
+    await page.open(address)
+    await check(page)  # empty
+    await page.ask()
+    await expect(page.answer()).to_have_attribute("data-state", "done")
+    await check(page)  # an answer with all that Markdown has
+    await page.choose(2)
+    await page.ask()
+    await expect(page.prose()).to_contain_text("b")
+    await check(page)  # side by side, being written
+    await page.page.get_by_role("button", name="Stop").click()
+    await expect(page.answer()).to_have_attribute("data-state", "stopped")
+    await page.page.get_by_role("button", name="Settings").click()
+    await check(page)  # a panel
+    await page.page.keyboard.press("Escape")
+    await page.page.click("#picker-open")
+    await check(page)  # the list of models
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_where_something_failed(new_page, upstream, address, scheme):
+    upstream.push(Answer.error(429, "wait", headers={"retry-after": "20"}), Answer.error(500, "x"))
+    page = await new_page(color_scheme=scheme)
+    await page.open(address)
+    await page.choose(2)
+    await page.ask()
+    await expect(page.page.locator(".error")).to_have_count(2)
+    await check(page)
