@@ -31,7 +31,7 @@ _SAID = {
 }
 _DROPPED = ("discriminator", "uniqueItems", "propertyNames", "examples", "title")
 _FORMATS = frozenset(
-    "date-time time date duration email hostname ipv4 ipv6 uuid".split()  # noqa: SIM905 - readable
+    ["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"]
 )
 _OBJECTS = (mi.StructType, mi.TypedDictType, mi.DataclassType, mi.NamedTupleType)
 

@@ -6,13 +6,32 @@ from typing import Any, Final
 Place = tuple[str, ...]
 
 _KEYWORDS: Final = frozenset(
-    """
-    $defs $ref additionalProperties anyOf const description enum exclusiveMaximum exclusiveMinimum
-    format items maximum maxItems minimum minItems multipleOf pattern properties required title type
-    """.split()
+    [
+        "$defs",
+        "$ref",
+        "additionalProperties",
+        "anyOf",
+        "const",
+        "description",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "items",
+        "maximum",
+        "maxItems",
+        "minimum",
+        "minItems",
+        "multipleOf",
+        "pattern",
+        "properties",
+        "required",
+        "title",
+        "type",
+    ]
 )
 _FORMATS: Final = frozenset(
-    "date-time time date duration email hostname ipv4 ipv6 uuid".split()  # noqa: SIM905 - readable
+    ["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"]
 )
 _DEPTH: Final = 30
 
@@ -59,11 +78,8 @@ def _object_problems(schema: Mapping[str, Any], place: Place) -> Iterator[tuple[
         name for name in schema.get("properties", {}) if name not in schema.get("required", ())
     ]
     if missing or "required" not in schema:
-        yield (
-            place,
-            "'required' is required to be supplied and to be an array including every key in "
-            f"properties. Missing {str(missing)[1:-1]}.",
-        )
+        problem = "'required' is required to be supplied and to be an array including every key in"
+        yield place, f"{problem} properties. Missing {str(missing)[1:-1]}."
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[Place, Any]]:

@@ -146,7 +146,9 @@ class Calls:
         output = ""
         try:
             async with asyncio.timeout(seconds) as limit:
-                value = await call_tool(tool, call.arguments, in_thread=self._options.run_in_thread)
+                value, failure = await call_tool(
+                    tool, call.arguments, in_thread=self._options.run_in_thread
+                )
             output = value if isinstance(value, str) else _encoded(value)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, Union
+from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,7 +17,7 @@ from konko_async._docstring import read_docstring
 from konko_async._schema import Schema, make_schema, schema_name
 from konko_async.errors import ConfigurationError
 
-__all__ = ["Signature", "read_signature"]
+__all__ = ["Signature", "read_signature", "signature_of"]
 
 _KINDS = inspect.Parameter
 _WITH_DEFAULT = 3  # a field's name, type and default
@@ -37,6 +39,20 @@ class Signature(msgspec.Struct, frozen=True):
     schema: Schema
     arguments: Any
     optional: frozenset[str]
+
+
+# Of functions alone: bound methods come and go, and partials are new each time.
+_known: WeakKeyDictionary[types.FunctionType, Signature] = WeakKeyDictionary()
+
+
+def signature_of(function: Callable[..., Any], name: str | None = None) -> Signature:
+    """Read a function's signature, once per function; as :func:`read_signature`."""
+    if name is not None or not isinstance(function, types.FunctionType):
+        return read_signature(function, name)
+    known = _known.get(function)
+    if known is None:
+        known = _known[function] = read_signature(function)
+    return known
 
 
 def read_signature(function: Callable[..., Any], name: str | None = None) -> Signature:

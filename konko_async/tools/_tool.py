@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import UNSET
 
 from konko_async.errors import ConfigurationError, ToolArgumentsError
-from konko_async.tools._signature import Signature, read_signature
+from konko_async.tools._signature import Signature, signature_of
 from konko_async.wire import FunctionCall, ToolCall
 
 __all__ = ["Tool", "call_tool", "tool_of", "wired_choice", "wired_tools"]
@@ -76,7 +74,7 @@ class Tool:
         self._signature: Signature | None = None
         shown: dict[str, Any] = {}
         if parameters is None:
-            signature = self._signature = read_signature(function, name)
+            signature = self._signature = signature_of(function, name)
             schema = signature.schema
             if strict and not schema.strict:
                 raise ConfigurationError(
@@ -152,24 +150,13 @@ def _given(arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in values if value is not UNSET}
 
 
-# By function; bound methods come and go, and so do not stay.
-_known: WeakKeyDictionary[types.FunctionType, Tool] = WeakKeyDictionary()
-
-
 def tool_of(function: Any) -> Tool:
-    """Return the tool that a function is, made once per function; a Tool as it is.
+    """Return the tool that a function is; a Tool as it is.
 
     Raises:
         ConfigurationError: a model cannot call it.
     """
-    if isinstance(function, Tool):
-        return function
-    if not isinstance(function, types.FunctionType):
-        return Tool(function)
-    known = _known.get(function)
-    if known is None:
-        known = _known[function] = Tool(function)
-    return known
+    return function if isinstance(function, Tool) else Tool(function)
 
 
 def wired_tools(tools: Sequence[Any]) -> list[Any]:
@@ -199,18 +186,22 @@ def wired_choice(choice: Any) -> Any:
     return choice
 
 
-async def call_tool(tool: Tool, arguments: dict[str, Any], *, in_thread: bool) -> Any:
-    """Call a tool's function: in a thread if it is sync and may be, else in the event loop."""
+async def call_tool(
+    tool: Tool, arguments: dict[str, Any], *, in_thread: bool
+) -> tuple[Any, Exception | None]:
+    """Call a tool's function: in a thread if it is sync and may be, else in the event loop.
+
+    Returns:
+        What it returned, and the exception if it raised one: no coroutine can raise StopIteration.
+    """
     function = tool.function
     if tool.run_in_thread is not None:
         in_thread = tool.run_in_thread
     if in_thread and not _is_async(function):
         value, error = await asyncio.to_thread(_caught, function, arguments)
-        if error is not None:
-            raise error
     else:
-        value = function(**arguments)
-    return await value if inspect.isawaitable(value) else value
+        value, error = _caught(function, arguments)
+    return (await value if inspect.isawaitable(value) else value), error
 
 
 def _is_async(function: Any) -> bool:
@@ -222,8 +213,8 @@ def _is_async(function: Any) -> bool:
 
 
 def _caught(function: Any, arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
-    """Return what a function returns or raises: a future takes no StopIteration."""
+    """Return what a function returns, and what it raises."""
     try:
         return function(**arguments), None
-    except Exception as error:  # noqa: BLE001 - raised again, where it is waited for
+    except Exception as error:  # noqa: BLE001 - what it is told of
         return None, error

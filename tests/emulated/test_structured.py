@@ -1,6 +1,6 @@
 """``response_format=`` a type: over sockets, whole, streamed, mapped, and wrong."""
 
-# ruff: noqa: SIM117, PT031 - a line for each thing that is opened
+# ruff: noqa: SIM117, S301 - a line for each thing that is opened
 
 import copy
 import json
@@ -205,7 +205,7 @@ async def test_why_there_is_no_value(answer, reason, words):
 
 async def test_a_refusal_is_told_and_not_quoted():
     refusal = {"role": "assistant", "content": None, "refusal": "I will not do that"}
-    async with Emulator(api_keys=[KEY], answer=lambda body: refusal) as emulator:
+    async with Emulator(api_keys=[KEY], answer=lambda _: refusal) as emulator:
         async with make_client(emulator) as client:
             with pytest.raises(StructuredOutputError) as caught:
                 await client.chat.completions.create(**ASK, response_format=Invoice)

@@ -1,6 +1,6 @@
 """Structured answers of a real model, held to its schema by llama.cpp's grammar."""
 
-import datetime
+import datetime as dt
 import enum
 import threading
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ class Thing(msgspec.Struct):
     colour: Colour
     size: Size
     pet: Cat | Dog
-    born: datetime.date
-    seen: datetime.datetime
+    born: dt.date
+    seen: dt.datetime
     pair: tuple[Annotated[int, Meta(ge=0, le=9)], bool]
     flags: Annotated[list[bool], Meta(min_length=2, max_length=3)]
     maybe: Literal["yes"] | None = None
@@ -62,9 +62,11 @@ ASK = {
 
 @pytest.fixture
 async def local():
-    async with LocalServer(n_parallel=2) as server:
-        async with AsyncKonko(server.api_key, server.base_url, retry=None) as client:
-            yield client, server.model
+    async with (
+        LocalServer(n_parallel=2) as server,
+        AsyncKonko(server.api_key, server.base_url, retry=None) as client,
+    ):
+        yield client, server.model
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid"):
             thread.join(5)

@@ -1,8 +1,9 @@
 """Values that grow with their JSON: the same at every cut, and for a cost that grows with length."""
 
-import datetime
+import datetime as dt
 import enum
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Dog(msgspec.Struct, tag="dog"):
 class Order(msgspec.Struct, rename="camel"):
     order_id: str
     parts: list[Part]
-    when: datetime.datetime | None
+    when: dt.datetime | None
     extra: Extra
     places: list[Place]
     pet: Cat | Dog
@@ -91,7 +92,7 @@ orders = st.builds(
 )
 written = st.sampled_from(
     [
-        lambda value: json.dumps(value),
+        json.dumps,
         lambda value: json.dumps(value, ensure_ascii=False),
         lambda value: json.dumps(value, indent=2),
         lambda value: f"```json\n{json.dumps(value)}\n```",
@@ -233,7 +234,7 @@ def test_odd_texts_at_every_cut(text, value):
         growing = grown(ANYTHING, [text[:cut], text[cut:]])
         assert growing.complete, cut
         found = growing.value["a"]
-        assert found == value or (value is None and found != found)
+        assert found == value or (value is None and math.isnan(found))
 
 
 @pytest.mark.parametrize(
