@@ -4,6 +4,8 @@ Adapters: :mod:`konko_async.relay.aiohttp_web`, and :mod:`konko_async.relay.star
 ``starlette``). This module needs neither.
 """
 
+from konko_async.relay._asked import CallKeywords, call_keywords
+from konko_async.relay._drain import Drain
 from konko_async.relay._errors import (
     PublicError,
     RefusalError,
@@ -13,6 +15,7 @@ from konko_async.relay._errors import (
     public_error,
 )
 from konko_async.relay._format import ChatCall, Dialect, Format, StopReason, StreamStats
+from konko_async.relay._health import CircuitHealth, Health, ModelHealth, health
 from konko_async.relay._http import RelayReply, RelayRequest
 from konko_async.relay._hub import HubSource, StreamHub
 from konko_async.relay._memory import MemoryStore
@@ -23,19 +26,27 @@ from konko_async.relay._service import AuthHook, RelayService
 from konko_async.relay._source import Source, StreamSource
 from konko_async.relay._store import Page, StreamInfo, StreamStore, Watched
 from konko_async.relay._store_contract import check_store
+from konko_async.relay._tenants import Tenants
+from konko_async.relay._ui_message import UI_MESSAGE, UIMessageFormat
 
 __all__ = [
     "ANSWER_FIELDS",
     "MESSAGE_FIELDS",
     "OPENAI",
     "PARAMS",
+    "UI_MESSAGE",
     "AuthHook",
+    "CallKeywords",
     "ChatCall",
+    "CircuitHealth",
     "Delivery",
     "Dialect",
+    "Drain",
     "Format",
+    "Health",
     "HubSource",
     "MemoryStore",
+    "ModelHealth",
     "OpenAIFormat",
     "Page",
     "PublicError",
@@ -56,8 +67,12 @@ __all__ = [
     "StreamStats",
     "StreamStore",
     "StreamTooLongError",
+    "Tenants",
+    "UIMessageFormat",
     "Watched",
+    "call_keywords",
     "check_store",
+    "health",
     "public_error",
     "pump",
 ]

@@ -45,7 +45,11 @@ class Run:
         self._timing = Timing()
         self._reason: StopReason | None = None
         self._scope = Scope()
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._waiting = 0  # how many wait for the first delta; no reader attends before it
+        self._left = loop.time()  # when the last of them stopped
+        self._opened: asyncio.Future[None] = loop.create_future()
 
     async def opened(self) -> None:
         """Wait for the first delta, or for the stream's stop.
@@ -53,7 +57,12 @@ class Run:
         Raises:
             KonkoError: the call failed before.
         """
-        await asyncio.shield(self._opened)
+        self._waiting += 1
+        try:
+            await asyncio.shield(self._opened)
+        finally:
+            self._waiting -= 1
+            self._left = self._clock()
 
     def stop(self, reason: StopReason) -> None:
         """End the stream for all who read it; upstream is cancelled at once."""
@@ -126,11 +135,12 @@ class Run:
                 note_fault(error)
                 await asyncio.sleep(_RETRY)
                 continue
+            unread = 0 if self._waiting else min(told.unread, self._clock() - self._left)
             if told.stop:
                 self.stop("stopped")
-            elif told.unread >= self._linger:
+            elif unread >= self._linger:
                 self.stop("abandoned")
-            wait = min(max(self._linger - told.unread, _SHORTEST), _RENEW)
+            wait = min(max(self._linger - unread, _SHORTEST), _RENEW)
 
 
 class HubSource:

@@ -40,6 +40,7 @@ class Scope:
             self._task.cancel()
 
     def __enter__(self) -> Self:
+        self.interrupted = False
         self._task = asyncio.current_task()
         assert self._task is not None  # noqa: S101 - we are in a coroutine
         self._cancelling = self._task.cancelling()

@@ -107,7 +107,7 @@ class RelayService:
     def paths(self) -> list[str]:
         """The paths that are served, ``{name}`` standing for one segment."""
         fixed = sorted({path for _, path in self._routes})
-        kept = [f"{path}/{{key}}/stream" for path in self._dialects if path.startswith("/api/")]
+        kept = [f"{p}/{{key}}/stream" for p, dialect in self._dialects.items() if dialect.resumable]
         page = ["/", "/assets/{file:.*}"] if self._page else []
         return [*fixed, *kept, "/v1/streams/{id}", "/v1/streams/{id}/stop", *page]
 
@@ -149,7 +149,8 @@ class RelayService:
     # -- who asks, and for what ----------------------------------------------------------------
 
     def _route(self, request: RelayRequest) -> Handler:
-        found = self._routes.get((request.method, request.path))
+        method = "GET" if request.method == "HEAD" else request.method
+        found = self._routes.get((method, request.path))
         if found is not None:
             return found
         kind = _kind(request.path, self._dialects)
@@ -162,7 +163,7 @@ class RelayService:
         }.get((request.method, kind))
         if allowed is not None:
             return allowed
-        if self._page and request.method == "GET" and _is_page(request.path):
+        if self._page and method == "GET" and _is_page(request.path):
             return self._show
         if kind or any(path == request.path for _, path in self._routes):
             raise RefusalError(405, "this method is not allowed here")

@@ -126,6 +126,26 @@ async def test_a_reader_keeps_the_stream_going():
             assert text_of(events_of(await response.read())) == TEXT
 
 
+async def test_whoever_waits_for_the_first_token_is_no_absentee():
+    server, store = FaultServer(LONG.stall(0)), Counting()
+    async with relaying(server, linger=0.05, service={"store": store}) as relay:
+        asking = asyncio.create_task(relay.events(headers=RESUMABLE))
+        await store.enough.wait()
+        server.release()
+        status, _, events = await asking
+        assert (status, text_of(events)) == (200, TEXT)
+
+
+async def test_whoever_leaves_before_the_first_token_may_come_back_for_a_while():
+    server = FaultServer(LONG.stall(0), patience=2)
+    async with relaying(server, linger=0.2) as relay:
+        _, writer = await relay.raw(headers=RESUMABLE)
+        await server.wait_for_stall()
+        writer.close()
+        await server.wait_until_closed()
+        await relay.service.until_idle()
+
+
 @pytest.mark.parametrize("how", ["post", "delete"])
 async def test_stop_is_not_a_disconnect(how):
     server = FaultServer(LONG.stall(PLACE), patience=1)
