@@ -5,8 +5,7 @@ import sys
 from aiohttp import web
 
 from konko_async import AsyncKonko
-from konko_async.relay import Delivery
-from konko_async.relay._drain import Drain
+from konko_async.relay import Delivery, Drain
 from konko_async.relay.aiohttp_web import CLIENT, client_context, drained, stream_response
 
 base_url, port, seconds, hold = sys.argv[1:]

@@ -10,8 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from konko_async import AsyncKonko
-from konko_async.relay import Delivery
-from konko_async.relay._drain import Drain
+from konko_async.relay import Delivery, Drain
 from konko_async.relay.starlette_app import DrainMiddleware, StreamResponse, lifespan
 
 base_url, port, seconds, hold = sys.argv[1:]

@@ -16,8 +16,7 @@ from konko_async import (
     Response,
     Timeout,
 )
-from konko_async.relay import RefusalError
-from konko_async.relay._tenants import Tenants
+from konko_async.relay import RefusalError, Tenants
 from konko_async.testing import Answer, Emulator, FaultServer, run_with_jumping_time
 from konko_async.wire import ChatCompletion
 

@@ -31,9 +31,7 @@ from starlette_kit import (
 )
 
 from konko_async import KonkoError
-from konko_async.relay import Delivery, RelayOptions, RelayService
-from konko_async.relay._drain import Drain
-from konko_async.relay._ui_message import UI_MESSAGE, UIMessageFormat
+from konko_async.relay import Delivery, Drain, RelayOptions, RelayService, UIMessageFormat
 from konko_async.relay.starlette_app import (
     DrainMiddleware,
     StreamResponse,
@@ -251,7 +249,6 @@ def relay_app(upstream, prefix="", mount="", **options):
         RelayOptions(models=[MODEL], delivery=QUICK, **options),
         auth="open",
         host="127.0.0.1",
-        dialects={"/api/chat": UI_MESSAGE},
     )
     inner = routes(service, prefix)
     return Starlette(
