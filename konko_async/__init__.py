@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
     from konko_async._parsed_stream import ParsedChatStream
     from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
-    from konko_async._records import Attempt, CallRecord, Observer, PoolStats
+    from konko_async._records import Attempt, CallRecord, Observer, PoolStats, StoreRecord
     from konko_async._stream import ChatStream, ChunkBatch, CompletionStream
     from konko_async._structured import ResponseFormat
     from konko_async.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         NotFoundError,
         PermissionDeniedError,
         RateLimitError,
+        RateLimitStoreError,
         RateLimitTimeoutError,
         ResponseDecodeError,
         StreamError,
@@ -86,13 +87,13 @@ _PLACES = {
     "_options": "Priority RateLimit RetryPolicy Timeout",
     "_parsed_stream": "ParsedChatStream",
     "_pipeline": "Handler Middleware Request Response per_attempt",
-    "_records": "Attempt CallRecord Observer PoolStats",
+    "_records": "Attempt CallRecord Observer PoolStats StoreRecord",
     "_stream": "ChatStream ChunkBatch CompletionStream",
     "_structured": "ResponseFormat",
     "errors": (
         "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
         "BadRequestError CircuitOpenError ConfigurationError ConflictError InternalServerError "
-        "KonkoError NotFoundError PermissionDeniedError RateLimitError "
+        "KonkoError NotFoundError PermissionDeniedError RateLimitError RateLimitStoreError "
         "RateLimitTimeoutError ResponseDecodeError StreamError StreamServerError "
         "StreamStalledError StreamTruncatedError StructuredOutputError ToolArgumentsError "
         "UnprocessableEntityError"
@@ -158,12 +159,14 @@ __all__ = [
     "Priority",
     "RateLimit",
     "RateLimitError",
+    "RateLimitStoreError",
     "RateLimitTimeoutError",
     "Request",
     "Response",
     "ResponseDecodeError",
     "ResponseFormat",
     "RetryPolicy",
+    "StoreRecord",
     "StreamError",
     "StreamServerError",
     "StreamStalledError",

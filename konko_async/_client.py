@@ -232,7 +232,7 @@ class AsyncKonko:
     async def close(self) -> None:
         """Close the pool: streams still open are cut. Idempotent; a copy closes nothing."""
         if self._owner:
-            await self._engine.transport.close()
+            await self._engine.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -28,7 +29,7 @@ from konko_async.middleware import (
     RetryMiddleware,
 )
 from konko_async.middleware._limits import LimitsMiddleware
-from konko_async.middleware._telemetry import AttemptLog, Telemetry
+from konko_async.middleware._telemetry import AttemptLog, Telemetry, notify
 from konko_async.wire import Model, ModelList
 from konko_async.wire._codec import is_finite
 
@@ -76,6 +77,7 @@ class Engine:
         policies: how.
         transport: the pool, shared by copies.
         limiter: what limits calls, shared by copies that do not change ``rate_limit``.
+        limiters: all of a client and its copies that have to be closed with it.
         budget: retries that may be made, shared likewise.
         breaker: the circuit breaker, shared likewise; None: off.
     """
@@ -87,6 +89,7 @@ class Engine:
         transport: Transport,
         *,
         limiter: Limiter | None = None,
+        limiters: list[Limiter] | None = None,
         budget: RetryBudget | None = None,
         breaker: CircuitBreakerMiddleware | None = None,
         index: ModelIndex | None = None,
@@ -94,7 +97,12 @@ class Engine:
         self.settings = settings
         self.policies = policies
         self.transport = transport
-        self.limiter = limiter or Limiter(policies.rate_limit)
+        self.limiters = [] if limiters is None else limiters
+        if limiter is None:
+            limiter = Limiter(policies.rate_limit, partial(notify, policies.observers))
+            if policies.rate_limit.store is not None:
+                self.limiters.append(limiter)
+        self.limiter = limiter
         self.budget = budget or _budget(policies.retry or _ONE_ATTEMPT)
         options = policies.circuit_breaker
         if breaker is None and options is not None:
@@ -116,10 +124,16 @@ class Engine:
             msgspec.structs.replace(self.policies, **changes),
             self.transport,
             limiter=None if "rate_limit" in changes else self.limiter,
+            limiters=self.limiters,
             budget=None if "retry" in changes else self.budget,
             breaker=None if "circuit_breaker" in changes else self.breaker,
             index=self.index,
         )
+
+    async def close(self) -> None:
+        """Close the pool, and leave the stores of shared limits, for all copies; idempotent."""
+        await self.transport.close()
+        await asyncio.gather(*(limiter.close() for limiter in self.limiters))
 
     def _exchange(self) -> Exchange:
         retry = self.policies.retry

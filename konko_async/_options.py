@@ -14,6 +14,8 @@ from konko_async.errors import ConfigurationError
 __all__ = ["Priority", "RateLimit", "RetryPolicy", "Timeout"]
 
 Priority = Literal["interactive", "batch"]
+StoreChoice = Literal["local_share", "open", "closed"]
+STORE_CHOICES: tuple[str, ...] = ("local_share", "open", "closed")
 
 RETRY_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
@@ -158,6 +160,13 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
         window: seconds. Default 60.
         learn: lower the limits to what the server's ``x-ratelimit-*`` headers and 429s tell.
             Default True.
+        store: where several processes keep these limits together, such as
+            :class:`konko_async.integrations.redis.RedisStore`; places (``max_concurrency``) stay
+            each process's own. Default None: this client keeps them alone.
+        on_store_failure: what is done while the store cannot be asked, decided within half a
+            second. ``"local_share"``: each process keeps the limits divided by how many took part
+            last. ``"open"``: each process keeps all of the limits by itself. ``"closed"``: calls
+            fail with :class:`~konko_async.RateLimitStoreError`. Default ``"local_share"``.
 
     Raises:
         ConfigurationError: a value is out of its range.
@@ -170,6 +179,8 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
     estimate_tokens: Callable[[dict[str, Any]], int] | None = None
     window: float = 60.0
     learn: bool = True
+    store: Any = None
+    on_store_failure: StoreChoice = "local_share"
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute"):
@@ -186,3 +197,13 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
                 )
         _check_number("RateLimit", "window", self.window, low=0.001)
         _check_callable("RateLimit", "estimate_tokens", self.estimate_tokens)
+        if self.store is not None and not callable(getattr(self.store, "exchange", None)):
+            raise ConfigurationError(
+                "RateLimit: store must be a store of shared limits, such as RedisStore(url), not "
+                f"{type(self.store).__name__}"
+            )
+        if self.on_store_failure not in STORE_CHOICES:
+            raise ConfigurationError(
+                f"RateLimit: on_store_failure must be one of {', '.join(STORE_CHOICES)}, not "
+                f"{self.on_store_failure!r:.100}"
+            )

@@ -100,5 +100,29 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     idle: int = 0
 
 
-Observer = Callable[["CallRecord | Attempt"], object]
-"""Any callable; given one :class:`Attempt` per attempt and one :class:`CallRecord` per call."""
+class StoreRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The store of the shared limits went away, or came back: two records per episode.
+
+    Attributes:
+        state: ``away`` or ``back``.
+        choice: what is done meanwhile: ``local_share``, ``open`` or ``closed``.
+        processes: how many took part when the store was last asked; the divisor of a local share.
+        at: wall clock, seconds since 1970.
+        away: seconds it was away; 0 in the first record.
+        error: why it cannot be asked, cut to 500 characters; None in the second record.
+    """
+
+    state: Literal["away", "back"]
+    choice: str
+    processes: int
+    at: float
+    away: float = 0.0
+    error: str | None = None
+
+
+Observer = (
+    Callable[["CallRecord | Attempt | StoreRecord"], object]
+    | Callable[["CallRecord | Attempt"], object]
+)
+"""Any callable; given one :class:`Attempt` per attempt and one :class:`CallRecord` per call, and,
+where :attr:`RateLimit.store` is set, a :class:`StoreRecord` when it goes away or comes back."""

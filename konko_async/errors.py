@@ -20,6 +20,7 @@
     │  ├─ ToolLimitError              .limit: which limit it was
     │  └─ ToolFailedError             .call; the tool's exception is its __cause__
     ├─ RateLimitTimeoutError          .would_have_waited
+    ├─ RateLimitStoreError            the shared limits cannot be asked
     └─ CircuitOpenError               .retry_after
 
 No exception of aiohttp, tenacity, msgspec or json reaches the caller, and none is chained to one of
@@ -51,6 +52,7 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RateLimitStoreError",
     "RateLimitTimeoutError",
     "ResponseDecodeError",
     "StreamError",
@@ -418,6 +420,13 @@ class RateLimitTimeoutError(KonkoError, TimeoutError):
     def __init__(self, message: str, *, would_have_waited: float) -> None:
         super().__init__(message)
         self.would_have_waited = would_have_waited
+
+
+class RateLimitStoreError(KonkoError):
+    """The store of the shared limits cannot be asked, and ``on_store_failure`` is ``"closed"``.
+
+    Nothing was sent. Other choices go on without the store; see :class:`~konko_async.RateLimit`.
+    """
 
 
 class CircuitOpenError(KonkoError):

@@ -15,6 +15,9 @@ if [ "${1:-}" = bench ] && ! command -v "${CC:-cc}" >/dev/null 2>&1; then
     needed="$needed gcc libc6-dev"
 fi
 
+# Limits that processes share are tested on a real server, which the tests start themselves.
+command -v redis-server >/dev/null 2>&1 || needed="$needed redis-server"
+
 command -v apt-get >/dev/null 2>&1 || exit 0
 missing=""
 for package in $needed; do

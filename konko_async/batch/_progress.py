@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from konko_async import Attempt, CallRecord
+from konko_async import Attempt, CallRecord, StoreRecord
 from konko_async.batch._histogram import Histogram
 from konko_async.batch._journal import Ledger
 
@@ -127,12 +127,12 @@ class Tracker:
         self._every = 0.0
         self.sample()
 
-    def observe(self, record: CallRecord | Attempt) -> None:
+    def observe(self, record: CallRecord | Attempt | StoreRecord) -> None:
         """Take in what the client tells of its calls and attempts."""
         if isinstance(record, Attempt):
             self.rate_limited += record.status_code == _TOO_MANY
             self.retried += record.number > 1 and not record.hedge
-        elif record.outcome == "ok":
+        elif isinstance(record, CallRecord) and record.outcome == "ok":
             self.latency.add(record.duration - record.queued)
             if record.stream and record.time_to_first_token is not None:
                 self.first_token.add(record.time_to_first_token - record.queued)

@@ -6,9 +6,10 @@ from konko_async.limits._estimate import estimate_tokens
 from konko_async.limits._lane import Lane
 from konko_async.limits._learn import Reported, parse_duration, read_headers
 from konko_async.limits._limiter import Limiter
-from konko_async.limits._permit import Outcome, Permit
-from konko_async.limits._snapshot import LaneLimits, Limits, Quantity, WaitingCounts
-from konko_async.limits._store import Reservation, SharedLimits, Store
+from konko_async.limits._permit import Outcome, Permit, SharedPermit
+from konko_async.limits._shared import SharedLane
+from konko_async.limits._snapshot import LaneLimits, Limits, Quantity, StoreState, WaitingCounts
+from konko_async.limits._store import Reply, Store, Turn
 from konko_async.limits._window import Charge, SlidingSum
 
 __all__ = [
@@ -22,13 +23,16 @@ __all__ = [
     "Outcome",
     "Permit",
     "Quantity",
+    "Reply",
     "Reported",
     "RequestBucket",
-    "Reservation",
-    "SharedLimits",
+    "SharedLane",
+    "SharedPermit",
     "SlidingSum",
     "Store",
+    "StoreState",
     "TokenBucket",
+    "Turn",
     "WaitingCounts",
     "estimate_tokens",
     "parse_duration",

@@ -15,7 +15,7 @@ from konko_async.limits._permit import Outcome, Permit
 from konko_async.limits._queue import Line, Waiter, Waiting
 from konko_async.limits._refusal import Cause, refusal
 from konko_async.limits._snapshot import LaneLimits, WaitingCounts
-from konko_async.limits._throttle import Charges, Throttle
+from konko_async.limits._throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from konko_async._options import Priority, RateLimit
     from konko_async.errors import RateLimitTimeoutError
 
-__all__ = ["Lane"]
+__all__ = ["RESERVE_FOR", "Lane"]
 
 _running_loop = asyncio.get_running_loop
 
-# How long places are kept free of batch calls after an interactive call was seen, in seconds.
-_RESERVE_FOR: Final = 10.0
+RESERVE_FOR: Final = 10.0
+"""Seconds for which places are kept free of batch calls after an interactive call was seen."""
+
 _RESERVE_SHARE: Final = 16
 
 
@@ -95,7 +96,7 @@ class Lane:
         if priority == "batch":
             cap = self._batch_cap(now)
         else:
-            self._reserve_until = now + _RESERVE_FOR
+            self._reserve_until = now + RESERVE_FOR
         if not self._queue.total:
             return self._take(now, tokens, cap)
         permit = self._take(now, tokens, cap) if self._queue.may_pass(priority) else None
@@ -279,13 +280,13 @@ class Lane:
         waiting = self._queue.total
         return refusal(self.model, cause, wait=wait, patience=patience, waiting=waiting)
 
-    def _settle(self, charges: Charges, reserved: int, used: int) -> None:
-        self._throttle.settle(self._time(), charges, reserved, used)
-        if self._queue.total and used < reserved:
+    def _settle(self, permit: Permit, used: int) -> None:
+        self._throttle.settle(self._time(), permit.charges, permit.tokens, used)
+        if self._queue.total and used < permit.tokens:
             self._pump()
 
-    def _refund(self, charges: Charges, reserved: int) -> None:
-        self._throttle.refund(self._time(), charges, reserved)
+    def _refund(self, permit: Permit) -> None:
+        self._throttle.refund(self._time(), permit.charges, permit.tokens)
         if self._queue.total:
             self._pump()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from konko_async.limits._estimate import estimate_tokens, estimate_with
 from konko_async.limits._lane import Lane
+from konko_async.limits._link import Link, Notify
+from konko_async.limits._shared import SharedLane
 from konko_async.limits._snapshot import Limits
 
 if TYPE_CHECKING:
@@ -22,12 +25,14 @@ class Limiter:
     Args:
         rate_limit: the limits of each model and key. None of them set: only what the server says
             (headers, rejections) is kept.
+        notify: told when a store of shared limits goes away and when it comes back.
     """
 
-    __slots__ = ("_lanes", "_rate_limit")
+    __slots__ = ("_lanes", "_link", "_rate_limit")
 
-    def __init__(self, rate_limit: RateLimit) -> None:
+    def __init__(self, rate_limit: RateLimit, notify: Notify | None = None) -> None:
         self._rate_limit = rate_limit
+        self._link = None if rate_limit.store is None else Link(rate_limit, notify)
         self._lanes: dict[tuple[str | None, str], Lane] = {}
 
     @property
@@ -46,9 +51,14 @@ class Limiter:
         if lane is None:
             if len(self._lanes) >= _MANY_LANES:
                 self._forget_idle()
-            lane = Lane(model, key_fingerprint, self._rate_limit)
+            lane = self._make(model, key_fingerprint)
             self._lanes[model, key_fingerprint] = lane
         return lane
+
+    def _make(self, model: str | None, key: str) -> Lane:
+        if self._link is None:
+            return Lane(model, key, self._rate_limit)
+        return SharedLane(model, key, self._rate_limit, self._link)
 
     def estimate(self, params: Any) -> int:
         """Guess the tokens of a call, by ``RateLimit.estimate_tokens`` or by the default.
@@ -68,6 +78,14 @@ class Limiter:
     def snapshot(self) -> Limits:
         """Return what is used, waiting and learned now."""
         return Limits(tuple(lane.snapshot() for lane in self._lanes.values()))
+
+    async def close(self) -> None:
+        """Tell a store what is left to be told, and let go of it; idempotent."""
+        if self._link is None:
+            return
+        lanes = [lane for lane in self._lanes.values() if isinstance(lane, SharedLane)]
+        await asyncio.gather(*(lane.close() for lane in lanes))
+        await self._link.store.close()
 
     def _forget_idle(self) -> None:
         """Where model names come from outside, lanes that hold nothing must not pile up."""

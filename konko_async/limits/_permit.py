@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from konko_async.limits._lane import Lane
     from konko_async.limits._throttle import Charges
 
-__all__ = ["Outcome", "Permit"]
+__all__ = ["Outcome", "Permit", "SharedPermit"]
 
 Outcome = Literal["ok", "rejected", "error", "cancelled"]
 """How a call ended: served; turned away by the server (429, overload); failed; given up."""
@@ -26,11 +26,12 @@ class Permit:
         waited: seconds that the call waited.
         admitted_at: ``loop.time()`` at which it was admitted.
         in_flight: how many calls were in flight then, this one included.
+        charges: where it is counted.
         era: counts the loops that its lane had; a permit of a former one frees nothing.
     """
 
     __slots__ = (
-        "_charges", "_lane", "_open", "_settled", "admitted_at", "era", "in_flight", "tokens",
+        "_lane", "_open", "_settled", "admitted_at", "charges", "era", "in_flight", "tokens",
         "waited",
     )  # fmt: skip
 
@@ -48,7 +49,7 @@ class Permit:
         self.admitted_at = admitted_at
         self.in_flight = in_flight
         self.tokens = tokens
-        self._charges = charges
+        self.charges = charges
         self.waited = 0.0
         self._open = True
         self._settled = False
@@ -64,7 +65,7 @@ class Permit:
             return
         self._settled = True
         if total_tokens is not None and total_tokens != self.tokens:
-            self._lane._settle(self._charges, self.tokens, total_tokens)  # noqa: SLF001  (one unit)
+            self._lane._settle(self, total_tokens)  # noqa: SLF001  (one unit)
 
     def refund(self) -> None:
         """Give the request and the tokens back: nothing reached the server; idempotent.
@@ -73,7 +74,7 @@ class Permit:
         """
         if not self._settled:
             self._settled = True
-            self._lane._refund(self._charges, self.tokens)  # noqa: SLF001  (one unit)
+            self._lane._refund(self)  # noqa: SLF001  (one unit)
 
     def release(self, latency: float | None = None, outcome: Outcome = "ok") -> None:
         """Free the place; idempotent. Settles nothing.
@@ -90,3 +91,17 @@ class Permit:
     def __repr__(self) -> str:
         state = "in flight" if self._open else "released"
         return f"<Permit {state}, {self.tokens} tokens, waited {self.waited:.3f} s>"
+
+
+class SharedPermit(Permit):
+    """A permit that a store granted.
+
+    Attributes:
+        epoch: of the store.
+        slot: where it is counted there.
+    """
+
+    __slots__ = ("epoch", "slot")
+
+    epoch: str
+    slot: int

@@ -35,9 +35,12 @@ class Waiter:
         alive: False once it was admitted, refused or cancelled.
         ahead: how many stood before it when it came.
         served: the line's ``served`` when it came.
+        ticket: what a store knows it by; 0 if it does not.
     """
 
-    __slots__ = ("ahead", "alive", "deadline", "future", "line", "served", "since", "tokens")
+    __slots__ = (
+        "ahead", "alive", "deadline", "future", "line", "served", "since", "ticket", "tokens",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Waiter:
         self.alive = True
         self.ahead = line.count
         self.served = line.served
+        self.ticket = 0
 
 
 class Line:

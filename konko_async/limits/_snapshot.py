@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["LaneLimits", "Limits", "Quantity", "WaitingCounts"]
+__all__ = ["LaneLimits", "Limits", "Quantity", "StoreState", "WaitingCounts"]
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,18 @@ class WaitingCounts(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
 
 
+class StoreState(msgspec.Struct, frozen=True, kw_only=True):
+    """How limits are shared.
+
+    Attributes:
+        processes: how many take part, as far as is known.
+        away: why the store cannot be asked; None while it can.
+    """
+
+    processes: int
+    away: str | None = None
+
+
 class LaneLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one model and key at one moment.
 
@@ -60,6 +72,8 @@ class LaneLimits(msgspec.Struct, frozen=True, kw_only=True):
         waiting: calls that wait.
         paused_for: seconds until the pause after a rejection ends; 0 if there is none.
         believed: the share of the limits left by rejections; 1 is all.
+        store: who else keeps them; None where this client keeps them alone. With a store, what is
+            used and available of requests and tokens is that of all processes, as last heard.
     """
 
     model: str | None
@@ -73,6 +87,7 @@ class LaneLimits(msgspec.Struct, frozen=True, kw_only=True):
     waiting: WaitingCounts
     paused_for: float
     believed: float
+    store: StoreState | None = None
 
     def __repr__(self) -> str:
         places = "any number" if self.max_concurrency is None else str(self.max_concurrency)

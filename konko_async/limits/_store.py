@@ -2,95 +2,123 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from konko_async._options import Priority
-
-__all__ = ["Reservation", "SharedLimits", "Store"]
+__all__ = ["Reply", "Store", "Turn"]
 
 
-class SharedLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the limits are, told with every reservation: the store keeps counts, not policies.
+class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """All that a process tells a store at once, and what it asks for. Times are microseconds.
 
     Attributes:
-        requests: requests per window, or None.
-        tokens: tokens per window, or None.
-        burst: requests that may leave back to back.
-        window: seconds.
+        me: names the process.
+        epoch: the :attr:`Reply.epoch` that it knows, if it heard of it within the last window.
+        requests: its limit on requests per window; 0: none.
+        tokens: its limit on tokens per window; 0: none.
+        burst: the share of a limit that may leave back to back; below 0: the default, 1 %.
+        window: of the limits.
+        horizon: how long what stands in line for it should last: more than a round trip.
+        learn: whether limits learned from headers and rejections hold for it.
+        interactive: calls that came, ``(ticket, tokens)``, first come first.
+        batch: likewise, of priority ``batch``.
+        withdrawn: tickets of calls that were cancelled or refused.
+        settled: corrections, ``(slot, requests, tokens)`` to be added where they were counted.
+        late: spent while the store was away, ``(age, requests, tokens)``.
+        rejected: 429s, ``(retry after, or -1; patient)``, see :meth:`Strikes.add`.
+        forgive: a call that left after the last rejection went well.
+        reported: what headers said, ``("r" or "t", (limit, remaining, reset))``; -1: nothing.
+        reset: forget my tickets: an answer to an earlier turn may be lost.
+        leave: the same, and that I take part.
     """
 
-    requests: float | None
-    tokens: float | None
+    me: str
+    epoch: str
+    requests: float
+    tokens: float
     burst: float
-    window: float = 60.0
+    window: int
+    horizon: int
+    learn: bool
+    interactive: list[tuple[int, int]] = []
+    batch: list[tuple[int, int]] = []
+    withdrawn: list[int] = []
+    settled: list[tuple[int, int, int]] = []
+    late: list[tuple[int, int, int]] = []
+    rejected: list[tuple[int, bool]] = []
+    forgive: bool = False
+    reported: list[tuple[str, tuple[float, float, float]]] = []
+    reset: bool = False
+    leave: bool = False
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in the order of a shared limit: taken, and usable after ``wait``.
+class Reply(msgspec.Struct, kw_only=True):
+    """What a store answers. Times are microseconds, from now.
 
     Attributes:
-        id: names it to the store; opaque.
-        wait: seconds, by the store's own clock, until the call may leave.
-        requests: what was reserved.
-        tokens: what was reserved.
+        epoch: changes when the store has lost its memory.
+        slot: where what was granted now is counted.
+        wait: until it is worth while to come back for a ticket; -1: none stands in line.
+        paused: until the pause ends; 0: there is none.
+        strikes: rejections in a row.
+        episode: until the last of them is over; below 0 if it is.
+        used_requests: by all, in the last window.
+        used_tokens: likewise.
+        learned_requests: what headers said last of the limit; 0: nothing.
+        learned_tokens: likewise.
+        share: what rejections left of the limits, in millionths.
+        processes: that take part.
+        granted: ``(ticket, tokens)`` of calls that may leave now.
+        standing: tickets that stand in line; others that were offered have to be offered again.
     """
 
-    id: str
-    wait: float
-    requests: int
-    tokens: int
+    epoch: str
+    slot: int
+    wait: int
+    paused: int
+    strikes: int
+    episode: int
+    used_requests: int
+    used_tokens: int
+    learned_requests: int
+    learned_tokens: int
+    share: int
+    processes: int
+    granted: list[tuple[int, int]]
+    standing: list[int]
 
 
 class Store(Protocol):
     """A shared limit. A :class:`Bucket` decides at once; a store has to be asked over a network.
 
     It cannot be asked "does it fit now?" again and again: two callers would race between question
-    and answer, and every waiter would poll. So it *reserves*: it moves the level (GCRA) at once,
-    in one atomic step on its own clock, and says how long the caller has to wait for what it got.
-    First asked is first served, whatever the size, and nobody has to come back. Pauses, places,
-    priorities and order inside one process stay with the :class:`Lane`, which asks the store for
-    the head of its queue and sleeps for ``wait`` before it lets go of it; a head that is cancelled
-    in that time is refunded.
+    and answer. So calls *stand in line* in the store: one first-in-first-out line for all
+    processes, interactive calls before batch calls (4 : 1), served on the store's own clock in one
+    atomic step. A process offers the first few calls of its own queue, sleeps for
+    :attr:`Reply.wait` and comes back for what was granted. That turn carries all else as well: what
+    came since, settlements, rejections. So a busy process needs about one round trip per call, or
+    fewer.
+
+    As nothing is promised before it is granted, whatever happens meanwhile holds for those who
+    wait as well: a pause, a lower limit, tokens given back, an interactive call that goes first.
+    What was granted is counted from then on, and again from when it is fetched, since then it is
+    sent: a process that is late breaks no window.
 
     A store must hold ``burst + rate·window <= limit``, count a settled call at the time at which it
-    was reserved, never use the callers' clocks, and answer or fail within its own time-out.
+    was fetched, never use the callers' clocks, and answer or fail within half a second.
     """
 
-    async def reserve(
-        self,
-        lane: str,
-        limits: SharedLimits,
-        *,
-        requests: int,
-        tokens: int,
-        priority: Priority,
-        max_wait: float | None = None,
-    ) -> Reservation | float:
-        """Reserve, in one atomic step.
+    async def exchange(self, lane: str, turn: Turn) -> Reply:
+        """Take what a process tells, and answer, in one atomic step.
 
         Args:
-            lane: names model and key, hashed; both counts of a lane live under it.
-            limits: what holds.
-            requests: how many.
-            tokens: how many, in all.
-            priority: of the head of the queue.
-            max_wait: seconds; if it would be longer, nothing is reserved.
+            lane: names model, key and window, hashed; all counts of a lane live under it.
+            turn: what it tells.
 
-        Returns:
-            The reservation, or the seconds that were too long.
+        Raises:
+            RateLimitStoreError: the store cannot be asked now; whether it took it is unknown.
         """
 
-    async def settle(self, reservation: Reservation, tokens: int) -> None:
-        """Correct the reserved tokens to those that were used; a second call does nothing."""
-
-    async def refund(self, reservation: Reservation) -> None:
-        """Give everything back; does nothing after :meth:`settle`."""
-
-    async def pause(self, lane: str, seconds: float) -> None:
-        """Let no process admit anything for so long; the longest of overlapping pauses counts."""
-
     async def close(self) -> None:
-        """Let go of connections; idempotent."""
+        """Let go of connections; idempotent. A later :meth:`exchange` opens them again."""

@@ -14,11 +14,15 @@ from konko_async.limits._window import Charge, SlidingSum
 if TYPE_CHECKING:
     from konko_async._options import RateLimit
     from konko_async.limits._learn import Told
+    from konko_async.limits._store import Reply
 
-__all__ = ["Charges", "Throttle"]
+__all__ = ["MICRO", "Charges", "Throttle"]
 
 Charges = tuple[Charge, Charge | None]
 """Where a call is counted: among the requests, and among the tokens if those are limited."""
+
+MICRO: Final = 1_000_000.0
+"""Microseconds of a second; parts of a whole that are millionths."""
 
 _LOWER: Final = 0.7
 _LOWER_IF_TOLD: Final = 0.9
@@ -34,11 +38,12 @@ class Throttle:
         strikes: the rejections in a row.
         paused_until: when the pause ends.
         gate: nothing leaves before; the end of the pause, or later while calls resume spaced out.
+        portion: the part of the limits that is ours, below 1 where processes divide them.
     """
 
     __slots__ = (
-        "_ramp", "_rejected", "belief", "gate", "learns", "paused_until", "requests", "strikes",
-        "tokens",
+        "_ramp", "_rejected", "belief", "gate", "learns", "paused_until", "portion", "requests",
+        "strikes", "tokens",
     )  # fmt: skip
 
     def __init__(self, rate_limit: RateLimit) -> None:
@@ -48,6 +53,7 @@ class Throttle:
         self.tokens = Quota("tokens", rate_limit.tokens_per_minute, window, share)
         self.learns = rate_limit.learn
         self.belief = Belief(window)
+        self.portion = 1.0
         self.strikes = Strikes()
         self.paused_until = self.gate = -math.inf
         self._rejected = SlidingSum(window)
@@ -132,10 +138,10 @@ class Throttle:
         requests, tokens = told
         wait, unseen = 0.0, float(in_flight)
         if requests is not None:
-            wait = self.requests.learn(now, requests, self.belief.share, unseen)
+            wait = self.requests.learn(now, requests, self._share, unseen)
         if tokens is not None:
             unseen *= self.tokens.spent.total / max(self.requests.spent.total, 1.0)
-            wait = max(wait, self.tokens.learn(now, tokens, self.belief.share, unseen))
+            wait = max(wait, self.tokens.learn(now, tokens, self._share, unseen))
         return wait > 0 and self.pause(now, min(wait, MAX_PAUSE))
 
     def reject(self, now: float, retry_after: float | None, *, patient: bool) -> bool:
@@ -175,6 +181,41 @@ class Throttle:
         self.belief.recover(now)
         self._apply(now)
 
+    def divide(self, now: float, portion: float) -> None:
+        """Keep this part of the limits from now on, and let no burst gather."""
+        self.portion = portion
+        if self.belief.share < 1.0:
+            self.belief.lower(now, 1.0)  # recovers here again
+        self._apply(now)
+        self.requests.hold(now)
+        self.tokens.hold(now)
+
+    def follow(self, now: float, told: Reply) -> bool:
+        """Take over what a store knows of the limits.
+
+        Returns:
+            Whether a pause began or became longer.
+        """
+        self.portion = 1.0
+        self.requests.learned = told.learned_requests or None
+        self.tokens.learned = told.learned_tokens or None
+        self.belief.share = told.share / MICRO
+        self.belief.review = math.inf  # recovers in the store
+        self._apply(now)
+        self.strikes.count = told.strikes
+        self.strikes.until = now + told.episode / MICRO
+        return told.paused > 0 and self.pause(now, told.paused / MICRO)
+
+    def count(self, now: float, tokens: int) -> Charges:
+        """Note what a store granted, as of now."""
+        return self.requests.spent.add(now, 1.0), self.tokens.spent.add(now, tokens)
+
+    def correct(self, charges: Charges, requests: float, tokens: float) -> None:
+        """Correct what was counted by :meth:`count`."""
+        self.requests.spent.correct(charges[0], requests)
+        if charges[1] is not None:
+            self.tokens.spent.correct(charges[1], tokens)
+
     def idle(self, now: float) -> bool:
         """Whether there is no pause, and nothing in the window."""
         self.requests.spent.expire(now)
@@ -191,9 +232,13 @@ class Throttle:
         if self._ramp is not None:
             self._ramp.start += delta
 
+    @property
+    def _share(self) -> float:
+        return self.belief.share * self.portion
+
     def _apply(self, now: float) -> None:
-        self.requests.apply(now, self.belief.share)
-        self.tokens.apply(now, self.belief.share)
+        self.requests.apply(now, self._share)
+        self.tokens.apply(now, self._share)
 
     def _step_ramp(self, now: float, ramp: Ramp) -> None:
         interval = ramp.interval(now)

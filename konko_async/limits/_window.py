@@ -90,6 +90,11 @@ class SlidingSum:
                 break
         return max(when - now, 0.0)
 
+    def since(self, when: float) -> list[tuple[float, float]]:
+        """What was spent from ``when`` on: times, not too early, and amounts; oldest first."""
+        found = [(slot[0] - self._lasts + self._grain, slot[_AMOUNT]) for slot in self._slots]
+        return [(at, amount) for at, amount in found if at >= when and amount > 0]
+
     def oldest(self, now: float) -> float:
         """When the oldest of what is counted was spent; ``now`` if nothing is."""
         return self._slots[0][0] - self._lasts if self._slots else now

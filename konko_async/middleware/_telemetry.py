@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from konko_async._pipeline import Handler, Request, Response
-    from konko_async._records import Observer
+    from konko_async._records import Observer, StoreRecord
 
-__all__ = ["AttemptLog", "Telemetry"]
+__all__ = ["AttemptLog", "Telemetry", "notify"]
 
 _log = logging.getLogger("konko_async")
 _log.addHandler(logging.NullHandler())  # a library says nothing unless its user asks it to
 _MESSAGE_LIMIT = 500
 
 
-def _notify(observers: Sequence[Observer], record: CallRecord | Attempt) -> None:
+def notify(observers: Sequence[Observer], record: CallRecord | Attempt | StoreRecord) -> None:
+    """Give observers a record; what one of them raises is logged."""
     for observer in observers:
         try:
-            observer(record)
+            observer(record)  # type: ignore[arg-type]  # one that says so itself may know two kinds
         except Exception:  # noqa: BLE001 - an observer must not break the call it observes
             _log.exception("an observer failed")
 
@@ -114,7 +115,7 @@ class Telemetry:
             error_type=error_type or (None if response is None else response.error_type),
             request_id=None if response is None else response.request_id,
         )
-        _notify(self._observers, record)
+        notify(self._observers, record)
 
 
 class AttemptLog:
@@ -176,4 +177,4 @@ class AttemptLog:
                 record.number, request.operation.name, request.model, record.error_type,
             )  # fmt: skip
         if self._observers:
-            _notify(self._observers, record)
+            notify(self._observers, record)

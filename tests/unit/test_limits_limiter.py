@@ -1,7 +1,6 @@
 """The face: lanes, estimates, snapshots; and a store as others would write it."""
 
 import asyncio
-import itertools
 
 import msgspec
 import pytest
@@ -14,9 +13,6 @@ from konko_async.limits import (
     Limiter,
     Limits,
     RequestBucket,
-    Reservation,
-    SharedLimits,
-    Store,
     TokenBucket,
     estimate_tokens,
 )
@@ -174,83 +170,6 @@ def test_a_bad_estimate_is_a_bad_option(function):
 
 
 # --- the contracts
-
-
-class MemoryStore:
-    """The Store contract over our own buckets: what a shared one does in a script of its server."""
-
-    def __init__(self, clock):
-        self.clock = clock
-        self.lanes = {}
-        self.count = itertools.count()
-        self.open = {}
-        self.level_at = {}
-        self.closed = False
-
-    async def reserve(self, lane, limits, *, requests, tokens, priority, max_wait=None):  # noqa: ARG002  (one line)
-        now = self.clock()
-        request_bucket, token_bucket = self.lanes.setdefault(
-            lane,
-            (
-                RequestBucket(limits.requests, limits.window),
-                TokenBucket(limits.tokens, limits.window),
-            ),
-        )
-        free = self.level_at.get(lane, 0.0)
-        wait = max(request_bucket.delay(now, requests), token_bucket.delay(now, tokens), free - now)
-        if max_wait is not None and wait > max_wait:
-            return wait
-        at = now + wait
-        charges = request_bucket.try_take(at, requests), token_bucket.try_take(at, tokens)
-        self.level_at[lane] = at
-        reservation = Reservation(
-            id=str(next(self.count)), wait=wait, requests=requests, tokens=tokens
-        )
-        self.open[reservation.id] = (lane, charges)
-        return reservation
-
-    async def settle(self, reservation, tokens):
-        lane, charges = self.open.pop(reservation.id, (None, None))
-        if lane is not None:
-            self.lanes[lane][1].settle(self.clock(), charges[1], reservation.tokens, tokens)
-
-    async def refund(self, reservation):
-        await self.settle(reservation, 0)
-
-    async def pause(self, lane, seconds):
-        self.level_at[lane] = max(self.level_at.get(lane, 0.0), self.clock() + seconds)
-
-    async def close(self):
-        self.closed = True
-
-
-@jumping_time
-async def test_a_store_serves_two_processes_in_order():
-    loop = asyncio.get_running_loop()
-    store: Store = MemoryStore(loop.time)
-    limits, left = SharedLimits(requests=60, tokens=60_000, burst=1), []
-
-    async def process(name):
-        for _ in range(20):
-            reservation = await store.reserve(
-                "lane", limits, requests=1, tokens=100, priority="batch"
-            )
-            await asyncio.sleep(reservation.wait)
-            left.append((loop.time(), name))
-            await store.settle(reservation, 50)
-
-    await asyncio.gather(process("a"), process("b"))
-    assert [name for _, name in left] == ["a", "b"] * 20
-    assert 38 < left[-1][0] < 41
-    refused = await store.reserve(
-        "lane", limits, requests=1, tokens=1, priority="batch", max_wait=0.01
-    )
-    assert isinstance(refused, float)
-    await store.pause("lane", 9.0)
-    reservation = await store.reserve("lane", limits, requests=1, tokens=1, priority="batch")
-    assert reservation.wait == pytest.approx(9.0)
-    await store.refund(reservation)
-    await store.close()
 
 
 def test_both_buckets_are_buckets():
