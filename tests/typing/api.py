@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, assert_type
+from dataclasses import dataclass
+from typing import Any, Literal, assert_type
+
+import msgspec
 
 import konko_async
 from konko_async import (
@@ -28,21 +31,38 @@ from konko_async import (
     Middleware,
     Model,
     ModelList,
+    ParsedChatCompletion,
+    ParsedChatStream,
     RateLimit,
     RateLimitError,
     RateLimitTimeoutError,
     Request,
     Response,
     ResponseDecodeError,
+    ResponseFormat,
     RetryPolicy,
     StreamError,
     StreamServerError,
+    StructuredOutputError,
     Timeout,
+    Tool,
+    ToolArgumentsError,
     ToolCall,
+    ToolLimitError,
+    ToolRun,
+    ToolRunResult,
     Usage,
     per_attempt,
 )
 from konko_async.sse import ServerSentEvent, SSEDecoder, encode_event
+from konko_async.tools import (
+    ReasoningDelta,
+    RoundFinished,
+    TextDelta,
+    ToolFinished,
+    ToolInvocation,
+    ToolStarted,
+)
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -195,6 +215,116 @@ async def many(client: AsyncKonko) -> None:
         assert_type(result.error, KonkoError | None)
 
 
+class City(msgspec.Struct):
+    """What an answer may be."""
+
+    name: str
+
+
+@dataclass
+class Size:
+    """And another."""
+
+    width: int
+
+
+async def structured(client: AsyncKonko) -> None:
+    create = client.chat.completions.create
+    whole = await create(model="m", messages=MESSAGES, response_format=City, temperature=0)
+    assert_type(whole, ParsedChatCompletion[City])
+    assert_type(whole.parsed, City)
+    assert_type(whole.parsed.name, str)
+    assert_type(whole.choices[0].message.parsed, City | None)
+    assert_type(whole.choices[0].message.content, str | None)
+    plain: ChatCompletion = whole
+    await create(
+        model="m", messages=[*MESSAGES, whole.choices[0].message, plain.choices[0].message]
+    )
+    assert_type((await create(model="m", messages=MESSAGES, response_format=Size)).parsed, Size)
+    sizes = await create(model="m", messages=MESSAGES, response_format=list[Size])
+    assert_type(sizes.parsed, list[Size])
+    named = ResponseFormat(City, name="city", strict=False)
+    assert_type(named, ResponseFormat[City])
+    assert_type((await create(model="m", messages=MESSAGES, response_format=named)).parsed, City)
+    either: ResponseFormat[City | Size] = ResponseFormat(City | Size)
+    found = await create(model="m", messages=MESSAGES, response_format=either)
+    assert_type(found.parsed, City | Size)
+    made = await create(model="m", messages=MESSAGES, response_format=City, stream=True)
+    assert_type(made, ParsedChatStream[City])
+    stream = client.chat.completions.stream(model="m", messages=MESSAGES, response_format=City)
+    async with stream:
+        async for value in stream.partial():
+            assert_type(value, Any)
+        assert_type(await stream.completion(), ParsedChatCompletion[City])
+        assert_type((await stream.completion()).parsed, City)
+    async for result in client.chat.completions.map([], response_format=City, ordered=True):
+        assert_type(result.completion, ParsedChatCompletion[City] | None)
+
+
+def add(a: int, b: int = 1) -> int:
+    """A tool may be a plain function."""
+    return a + b
+
+
+async def find(name: str) -> City:
+    """Or a coroutine function."""
+    return City(name)
+
+
+async def ask(call: ToolInvocation) -> bool | str:
+    return call.name == "add" or "Not this one."
+
+
+async def tools(client: AsyncKonko) -> None:
+    described = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    whole = await client.chat.completions.create(
+        model="m",
+        messages=MESSAGES,
+        tools=[add, find, Tool(add, name="plus", timeout=5), described],
+        tool_choice=add,
+    )
+    assert_type(whole, ChatCompletion)
+    for call in whole.choices[0].message.tool_calls or ():
+        assert_type(call.function.parse(City), City)
+        assert_type(call.function.parse(dict[str, int]), dict[str, int])
+        assert_type(Tool(add).parse(call), dict[str, Any])
+    run = client.chat.completions.run_tools(
+        model="m",
+        messages=MESSAGES,
+        tools=(add, find),
+        max_rounds=5,
+        max_tool_calls=20,
+        tool_timeout=None,
+        total_timeout=60,
+        max_concurrency=2,
+        run_in_thread=False,
+        on_error="raise",
+        before_tool=ask,
+        temperature=0,
+        timeout=30,
+    )
+    assert_type(run, ToolRun[ChatCompletion])
+    async with run:
+        async for event in run:
+            match event:
+                case TextDelta() | ReasoningDelta():
+                    assert_type(event.text, str)
+                case ToolStarted():
+                    assert_type(event.call.arguments, dict[str, Any])
+                case ToolFinished():
+                    assert_type(event.outcome.output, str)
+                case RoundFinished():
+                    assert_type(event.usage, Usage | None)
+    result = await run
+    assert_type(result, ToolRunResult[ChatCompletion])
+    assert_type(result.messages, list[Any])
+    assert_type(result.usage, Usage | None)
+    typed = await client.chat.completions.run_tools(
+        model="m", messages=MESSAGES, tools=[add], response_format=City, before_tool=lambda _: True
+    )
+    assert_type(typed.completion.parsed, City)
+
+
 async def module_level() -> None:
     assert_type(await konko_async.models.list(), ModelList)
     assert_type(
@@ -235,6 +365,17 @@ def errors(error: KonkoError) -> None:
         case ConfigurationError():
             as_value_error: ValueError = error
             del as_value_error
+
+
+def errors_of_values_and_tools(error: KonkoError) -> None:
+    match error:
+        case StructuredOutputError():
+            assert_type(error.path, str | None)
+        case ToolArgumentsError():
+            assert_type(error.name, str)
+        case ToolLimitError():
+            assert_type(error.limit, Literal["max_rounds", "max_tool_calls", "total_timeout"])
+            assert_type(error.messages, list[Any])
 
 
 def events() -> None:
