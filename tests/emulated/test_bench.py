@@ -10,6 +10,7 @@ import math
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from konko_async import AsyncKonko, ConfigurationError, RateLimit, RetryPolicy
@@ -469,17 +470,12 @@ async def test_over_sockets_and_by_the_clock():
     assert result.client.cpu_per_chunk == result.client.cpu_seconds / 80
 
 
-async def test_a_client_that_does_nothing_but_measure_warns():
-    """On pipes all time is this process's own."""
-
-    def work():
-        async def main():
-            async with Emulator(answer_tokens=200) as emulator:
-                return await measured(emulator, requests=100, concurrency=10)
-
-        return run_on_pipes(main())
-
-    result = await asyncio.to_thread(work)
-    assert result.client.cpu_share > 0.5
-    assert result.client.is_bottleneck == (result.client.cpu_share > 0.8)
-    assert result.client.is_bottleneck == any("measured itself" in w for w in result.warnings)
+@pytest.mark.parametrize(("share", "warned"), [(0.05, False), (0.8, False), (0.81, True)])
+@on_pipes
+async def test_a_client_that_is_too_busy_warns(share, warned):
+    async with Emulator(**PACE) as emulator:
+        result = await measured(emulator)
+    cost = msgspec.structs.replace(result.client, cpu_share=share)
+    result = msgspec.structs.replace(result, client=cost)
+    assert cost.is_bottleneck is warned
+    assert any("it measured itself" in warning for warning in result.warnings) is warned

@@ -16,7 +16,7 @@ from konko_async.bench._result import meets
 
 numpy = pytest.importorskip("numpy")
 
-SECONDS = st.floats(0, 1e6, allow_nan=False, allow_infinity=False)
+SECONDS = st.floats(0, 1e6, allow_subnormal=False)
 PERCENT = st.floats(0, 100)
 
 
@@ -32,7 +32,9 @@ def test_summaries_are_numpys(values, percents):
     assert found.count == len(values)
     for name, function in (("mean", numpy.mean), ("median", numpy.median), ("std", numpy.std)):
         expected = float(function(values))
-        assert getattr(found, name) == pytest.approx(expected, rel=1e-6, abs=1e-6 * max(values))
+        assert getattr(found, name) == pytest.approx(
+            expected, rel=1e-6, abs=1e-6 * max(values) + 1e-300
+        )
     assert (found.minimum, found.maximum) == (min(values), max(values))
     assert list(found.percentiles) == list(dict.fromkeys(percents))
 
@@ -81,7 +83,7 @@ def test_goodput_is_vllms(times, tokens, ttft, tpot, e2el):
     assert meets(record, Slo(ttft=ttft, tpot=tpot, e2el=e2el)) is good
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     rate=st.floats(0.01, 1000),
     burstiness=st.floats(0.2, 20) | st.just(math.inf),
