@@ -58,27 +58,33 @@ async def test_what_arrived_together_comes_together():
 
 async def test_chunks_alike_have_one_shape_for_all_batches():
     answer = Answer.stream(["tok"] * 40)
-    async with serving(FaultServer(answer.split_every(len(answer) // 10))) as client:
+    half = answer.wire.index(b'"tok"', len(answer.wire) // 2) - 60
+    async with serving(server := FaultServer(answer.stall(half))) as client:
         async with client.chat.completions.stream(**ASK) as stream:
-            batches = await batches_of(stream)
+            reading = asyncio.create_task(batches_of(stream))
+            await server.wait_for_stall()
+            while stream._feed.ready or not stream._feed._reading:  # until all that came is read
+                await asyncio.sleep(0)
+            server.release()
+            batches = await reading
     shapes = [batch.shape for batch in batches if batch.shape is not None]
-    assert len(shapes) > 2
+    assert shapes
     assert len({id(shape) for shape in shapes}) == 1
     assert {s for b in batches if b.shape is not None for s in b.strings} == {b'"tok"'}
 
 
 async def test_strings_are_those_of_the_wire():
     escaped = chunk("c").replace('"content": "c"', '"content": "\\u0063\\/"')
-    events = [chunk("a"), chunk("b"), escaped, "[DONE]"]
-    wire = Answer.events(events)
-    async with serving(FaultServer(wire.split_every(len(wire) // 6))) as client:
-        async with client.chat.completions.stream(**ASK) as stream:
+    wire = Answer.events([chunk("a"), chunk("b"), escaped, "[DONE]"])
+    async with serving(server := FaultServer(wire.stall(wire.wire.index(b'"b"') - 60))) as client:
+        async with client.chat.completions.stream(**ASK) as stream:  # what the first one teaches
+            await server.wait_for_stall()
+            server.release()
             batches = await batches_of(stream)
     strings = [s for b in batches if b.shape is not None for s in b.strings]
-    assert b'"\\u0063\\/"' in strings
-    assert (
-        "".join(t for b in batches for c in same(b) for t in [c.choices[0].delta.content]) == "abc/"
-    )
+    assert strings[-2:] == [b'"b"', b'"\\u0063\\/"']
+    texts = [c.choices[0].delta.content for b in batches for c in same(b)]
+    assert "".join(texts) == "abc/"
 
 
 async def test_a_stream_opens_on_its_first_read_and_fails_there():
