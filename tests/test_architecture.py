@@ -111,6 +111,8 @@ HOMES = {  # where a library of others may be known
     "docx": "documents",
     "pypdf": "documents",
     "prompt_toolkit": "cli",
+    "starlette": "relay",
+    "uvicorn": "",
     "uvloop": "cli bench",
     "xllamacpp": "local",
     "pytest": "testing",
