@@ -42,10 +42,12 @@ async def new_context(the_browser, no_task_left_behind):
     contexts, pages = [], []
 
     async def make(**options):
-        context = await the_browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
+        context = await the_browser.new_context(
+            **{"viewport": {"width": 1200, "height": 800}, **options}
+        )
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
-        context.on("page", lambda page: pages.append(Page(page)))
+        context.on("page", lambda page: pages.append(Page.of(page)))
         return context
 
     yield make
@@ -58,7 +60,7 @@ async def new_context(the_browser, no_task_left_behind):
 async def new_page(new_context):
     async def make(**options):
         context = await new_context(**options)
-        return Page(await context.new_page())
+        return Page.of(await context.new_page())
 
     return make
 

@@ -19,8 +19,11 @@ async def check(page):
     assert not results.response["violations"], results.generate_report()
 
 
-@pytest.mark.parametrize("options", [{}, NARROW], ids=["wide", "narrow"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [("light", {}), ("dark", {}), ("light", NARROW)],
+    ids=["light", "dark", "narrow"],
+)
 async def test_axe_finds_nothing(new_page, upstream, address, scheme, options):
     upstream.push(Answer.stream([TEXT]), gated(["a **b** ", "c"], 1), gated(["d"], 1))
     page = await new_page(color_scheme=scheme, **options)

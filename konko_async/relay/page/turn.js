@@ -16,7 +16,7 @@ export class Turn {
     this.editButton = h("button", { type: "button", class: "quiet edit", click: () => actions.edit(this) }, "Edit");
     const tools = h("div", { class: "question-tools" }, this.editButton, this.link);
     const text = h("h2", { class: "question-text" }, record.question);
-    this.element = h("section", { class: "turn", "aria-label": "Question and answers" }, h("div", { class: "question" }, text, tools), this.grid);
+    this.element = h("section", { class: "turn" }, h("div", { class: "question" }, text, tools), this.grid);
     this.grid.addEventListener("began", () => this.#linked());
     for (const answer of record.answers) this.#show(answer);
     this.#linked();
