@@ -13,7 +13,7 @@ from konko_async._accumulate import Accumulator, brings
 from konko_async._framing import ErrorEvent, Framer
 from konko_async._refusals import ended_early, not_a_stream, sent_error
 from konko_async._server_errors import find_error
-from konko_async._template import Template
+from konko_async._template import Alike, Template
 from konko_async.errors import KonkoError, ResponseDecodeError
 from konko_async.wire._codec import Codec, decode_json
 
@@ -35,14 +35,14 @@ class Arrivals(Generic[C, R]):
     """What has arrived of one streamed answer.
 
     Attributes:
-        ready: chunks that wait for the consumer; of a tuple ``build`` makes one.
+        ready: chunks that wait for the consumer; a text is one that :meth:`built` has to make.
         accumulated: all that has arrived, put together.
-        template: what the tuples in ``ready`` have in common, once there were chunks alike.
+        template: what the texts in ``ready`` have in common, once there were chunks alike.
     """
 
     __slots__ = (
         "_answer", "_codec", "_done", "_failure", "_framer", "_lessons", "_n", "_silent", "_since",
-        "_strict", "accumulated", "build", "ready", "template",
+        "_strict", "_strings", "accumulated", "ready", "template",
     )  # fmt: skip
 
     def __init__(
@@ -57,18 +57,48 @@ class Arrivals(Generic[C, R]):
         self._framer = Framer(answer.headers.get("content-type", ""))
         self._lessons = _LESSONS
         self.template: Template | None = None
-        self.build: Any = None  # the template's
+        self._strings: list[bytes] = []  # as the last texts were on the wire
         self._done = False
         self._failure: KonkoError | None = None
         self._since: float | None = None  # when the wait for a token began; None: nobody waits
         self._silent = 0.0  # seconds waited since the last token, before the consumer went away
 
+    def built(self, text: str) -> Any:
+        """Return the chunk of the text that was taken from ``ready``; those behind it follow."""
+        template = self.template
+        assert template is not None  # noqa: S101 - it read the text
+        if not self.ready:
+            return template.build([text], self._strings[-1:])[0]
+        self.ready.appendleft(text)
+        chunks = template.build(*self.take_texts())
+        self.ready.extendleft(chunks[:0:-1])
+        return chunks[0]
+
+    def take_texts(self) -> tuple[list[str], list[bytes]]:
+        """Take the texts at the front of ``ready``; return them with what they were on the wire."""
+        ready, strings = self.ready, self._strings
+        texts = list(takewhile(_is_text, ready))
+        if len(texts) == len(ready):
+            ready.clear()
+            return texts, strings[len(strings) - len(texts) :]
+        for _ in texts:
+            ready.popleft()
+        end = len(strings) - sum(map(_is_text, ready))  # of the texts behind other chunks
+        return texts, strings[end - len(texts) : end]
+
+    def take_chunks(self) -> list[Any]:
+        """Take the chunks at the front of ``ready``, up to the first text."""
+        chunks = list(takewhile(lambda item: type(item) is not str, self.ready))
+        for _ in chunks:
+            self.ready.popleft()
+        return chunks
+
     def _came(self, data: bytes) -> bool:
         """Take in what a read brought, nothing at the end; whether that gave chunks."""
         if data:
-            items = self._framer.alike(data)
-            if items is not None:
-                self._take_items(items)
+            alike = self._framer.alike(data)
+            if alike is not None:
+                self._take_alike(alike)
                 return True
             self._take(data)
         elif self._failure is None:
@@ -90,7 +120,10 @@ class Arrivals(Generic[C, R]):
             return
         if payloads:
             framer.confirm()
-            self._sort(payloads)
+            if type(payloads[0]) is Alike:
+                self._take_alike(payloads[0])
+                payloads = payloads[1:]
+            self._decode(payloads)
             if self._done or self._failure is not None:
                 framer.drop()  # what follows the end or a fault is not looked at
 
@@ -98,21 +131,13 @@ class Arrivals(Generic[C, R]):
         while self._framer.waiting:
             self._take(None)
 
-    def _sort(self, payloads: list[Any]) -> None:
-        """Take in what a read brought: items of a template, and what needs decoding."""
-        items = payloads
-        if type(payloads[-1]) is not tuple:
-            items = list(takewhile(_is_item, payloads))
-        if items:
-            self._take_items(items)
-        if len(items) < len(payloads):
-            self._decode(payloads[len(items) :])
-
-    def _take_items(self, items: list[Any]) -> None:
+    def _take_alike(self, alike: Alike) -> None:
         """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
-        text = items[0][0] if len(items) == 1 else "".join([text for text, _ in items])
-        self.ready.extend(items)
-        self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # its items
+        texts = alike.texts
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        self._strings = self._strings + alike.strings if self.ready else alike.strings
+        self.ready.extend(texts)
+        self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # it read
         self._lessons = _LESSONS
         if text:
             self._since, self._silent = None, 0.0
@@ -155,13 +180,12 @@ class Arrivals(Generic[C, R]):
         delta = getattr(chunk.choices[0], "delta", None)
         if delta is None or not delta.content:
             return
-        if any(map(_is_item, self.ready)):
+        if any(map(_is_text, self.ready)):
             return  # they are of the template that there is
         self._lessons -= 1
         template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
         if template is not None:
             self._framer.template = self.template = template
-            self.build = template.build
 
     def _decode_odd(self, payload: Any) -> None:
         """Decode a payload that is the end, an error, or in need of the forgiving way."""
@@ -206,5 +230,5 @@ class Arrivals(Generic[C, R]):
         self._failure = sent_error(text, value, self._answer, delivered=delivered)
 
 
-def _is_item(event: Any) -> bool:
-    return type(event) is tuple
+def _is_text(item: Any) -> bool:
+    return type(item) is str

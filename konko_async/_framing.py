@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from konko_async.sse import MAX_EVENT_BYTES, SSEDecoder
 
 if TYPE_CHECKING:
-    from konko_async._template import Template
+    from konko_async._template import Alike, Template
 
 __all__ = ["ErrorEvent", "Framer"]
 
@@ -85,9 +85,9 @@ class Framer:
     def feed(self, data: bytes) -> list[Any]:
         """Take in the next bytes; return the data of the events they complete, in order.
 
-        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`. As
-        long as they are as the template says, its items come instead, which are tuples. Where much
-        came at once, these are the first of them: call :meth:`more` while it is ``waiting``.
+        Events without data are left out; those of type ``error`` come as :class:`ErrorEvent`. The
+        first ones that are as the template says come as one :class:`Alike`. Where much came at
+        once, this is the beginning of it: call :meth:`more` while it is ``waiting``.
 
         Raises:
             ResponseDecodeError: an event is longer than the cap.
@@ -102,8 +102,8 @@ class Framer:
         self._events, self._at = self._whole_events(data), 0
         return self.more()
 
-    def alike(self, data: bytes) -> list[Any] | None:
-        """Return what :meth:`feed` would, if ``data`` is what the template says and no more.
+    def alike(self, data: bytes) -> Alike | None:
+        """Take in the next bytes, if they are what the template says and no more; else None.
 
         At a talker's pace that is nearly every read; the long way costs a tenth of the read.
         """
@@ -127,6 +127,8 @@ class Framer:
         template) spares the others most of the work.
         """
         events, start = self._events, self._at
+        if not events:
+            return []
         end = start + self._block
         cut = events.find(b"\n\n", end) + 2 if end < len(events) else 0
         if self.template is not None:
@@ -160,11 +162,11 @@ class Framer:
         return data
 
     def _cut(self, data: bytes) -> list[Any]:
-        items: list[Any] = []
+        alike = None
         if self.template is not None:
-            items, end = self.template.read(data)
+            alike, end = self.template.read(data)
             if end == len(data):
-                return items
+                return [alike]
             data = data[end:]
         payloads = _quickly(data)
         if payloads is None:
@@ -172,7 +174,7 @@ class Framer:
             data += self._events[self._at :] + self._tail
             self._events, self._at, self._tail = b"", 0, b""
             payloads = self._slowly(data)
-        return items + payloads if items else payloads
+        return payloads if alike is None else [alike, *payloads]
 
     def _slowly(self, data: bytes) -> list[Any]:
         if self._decoder is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from konko_async.errors import KonkoError
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from konko_async._feed import Feed
     from konko_async._pipeline import Call, Response
     from konko_async._records import Attempt
-    from konko_async._template import Item, Template
+    from konko_async._template import Template
     from konko_async.wire import Usage
 
 __all__ = ["ChatStream", "ChunkBatch", "CompletionStream", "Stream"]
@@ -35,12 +34,14 @@ class ChunkBatch(Generic[C]):
     always, :attr:`strings` and :attr:`shape` say all that there is, without a struct per chunk.
     """
 
-    __slots__ = ("_items", "_template")
+    __slots__ = ("_items", "_strings", "_template")
 
-    def __init__(self, items: list[Any], template: Template | None) -> None:
-        self._items: list[C | Item] = items
-        # Items are tuples, or chunks: never both in one batch, see Stream.read().
-        self._template = template if items and type(items[0]) is tuple else None
+    def __init__(
+        self, items: list[Any], strings: list[bytes] | None = None, template: Template | None = None
+    ) -> None:
+        self._items = items
+        self._strings = strings or []
+        self._template = template
 
     def __len__(self) -> int:
         return len(self._items)
@@ -57,18 +58,18 @@ class ChunkBatch(Generic[C]):
     @property
     def strings(self) -> list[bytes]:
         """The texts, where :attr:`shape` is given, as the JSON strings that were on the wire."""
-        return [string for _, string in self._items]  # type: ignore[misc]  # see above
+        return self._strings
 
     def texts(self) -> list[str]:
         """Return the texts where :attr:`shape` is given."""
-        return [text for text, _ in self._items]  # type: ignore[misc]  # see above
+        return self._items
 
     def chunks(self) -> list[C]:
         """Return the chunks."""
-        template = self._template
-        if template is None:
-            return self._items  # type: ignore[return-value]  # see above
-        return [template.build(item) for item in self._items]  # type: ignore[misc, arg-type]
+        if self._template is None:
+            return self._items
+        chunks: list[Any] = self._template.build(self._items, self._strings)
+        return chunks
 
 
 class Stream(Generic[C, R]):
@@ -135,8 +136,8 @@ class Stream(Generic[C, R]):
             if not await (self._more() if feed is None else feed.fill()):
                 raise StopAsyncIteration from None
             chunk = self._pop()
-        if type(chunk) is tuple:  # made only now: most are never asked for
-            chunk = self._feed.build(chunk)  # type: ignore[union-attr]  # it made the tuple
+        if type(chunk) is str:  # made only now: most are never asked for
+            chunk = self._feed.built(chunk)  # type: ignore[union-attr]  # it read the text
         return chunk  # type: ignore[no-any-return]  # the queue holds both
 
     async def _more(self) -> bool:
@@ -161,15 +162,9 @@ class Stream(Generic[C, R]):
             return None
         feed = self._feed
         assert feed is not None  # noqa: S101 - _more() opened it
-        ready = feed.ready
-        kind = type(ready[0]) is tuple  # what chunks alike are kept as
-        items = list(takewhile(lambda item: (type(item) is tuple) is kind, ready))
-        if len(items) == len(ready):
-            ready.clear()
-        else:
-            for _ in items:
-                ready.popleft()
-        return ChunkBatch(items, feed.template)
+        if type(feed.ready[0]) is str:  # what chunks alike are kept as
+            return ChunkBatch(*feed.take_texts(), feed.template)
+        return ChunkBatch(feed.take_chunks())
 
     def text(self) -> AsyncIterator[str]:
         """Iterate over the text of choice 0 as it comes; empty deltas are skipped.
@@ -293,10 +288,9 @@ class _Text(AsyncIterator[str]):
                 if not await stream._more():  # noqa: SLF001 - as above
                     raise StopAsyncIteration from None
                 continue
-            if type(chunk) is tuple:
-                text: str | None = chunk[0]
-                if text:
-                    return text
+            if type(chunk) is str:
+                if chunk:
+                    return chunk
                 continue
             for choice in chunk.choices:
                 if choice.index == 0:

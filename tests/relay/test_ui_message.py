@@ -33,7 +33,7 @@ def alike(*texts, index=0):
     tail = b"}}]}"
     raw = head + b'"x"' + tail
     template = Template.learn(raw, decode(raw))
-    return ChunkBatch([(text, json.dumps(text).encode()) for text in texts], template)
+    return ChunkBatch(list(texts), [json.dumps(text).encode() for text in texts], template)
 
 
 class Reader:
