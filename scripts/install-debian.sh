@@ -8,8 +8,9 @@ set -eu
 cd "$(dirname "$0")/.."
 
 needed=""
-# The tests need no package of Debian but a Python that can make virtual environments.
+# A Python that can make virtual environments, and the browser that looks at the relay's page.
 scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
+command -v chromium >/dev/null 2>&1 || needed="$needed chromium"
 # Their load server is written in C.
 if [ "${1:-}" = bench ] && ! command -v "${CC:-cc}" >/dev/null 2>&1; then
     needed="$needed gcc libc6-dev"

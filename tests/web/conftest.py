@@ -2,10 +2,7 @@
 
 import asyncio
 
-import pytest
 import pytest_asyncio
-
-pytest.importorskip("playwright", reason="the extra `test` is not installed")
 
 from playwright.async_api import expect
 from web_kit import PATIENCE, Page, browser, relay
