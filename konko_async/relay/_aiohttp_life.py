@@ -84,6 +84,7 @@ def drained(
         await drain.run()
 
     async def signals(_: web.Application) -> AsyncIterator[None]:
+        drain.reopen()
         with (
             holding_loop_signals(drain, _end, instead_of="aiohttp.web_runner")
             if hold_signals

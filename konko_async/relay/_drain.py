@@ -105,6 +105,18 @@ class Drain:
             if not self._live:
                 self._nothing.set()
 
+    def reopen(self) -> None:
+        """Begin anew if it has finished: an application may be started again, as tests do."""
+        if not self.finished:
+            return
+        self.draining = self._final = False
+        self._task = None
+        self._live = set()
+        self._nothing = asyncio.Event()
+        self._nothing.set()
+        for service in self._services:
+            service.draining = False
+
     def start(self) -> None:
         """Refuse what is new from now on; idempotent."""
         self.draining = True

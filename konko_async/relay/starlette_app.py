@@ -315,7 +315,7 @@ def lifespan(
     the drain likewise.
 
     Args:
-        client: closed in the end; or what makes it.
+        client: closed in the end; or what makes it, so that the application can be started again.
         service: a relay's; drained and closed.
         drain: ends streams when the server is shut down. Default ``Drain()``.
         hold_signals: drain before the server hears of SIGTERM and SIGINT. Else the server comes
@@ -331,6 +331,7 @@ def lifespan(
 
     @contextlib.asynccontextmanager
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
+        drain.reopen()
         made = client if isinstance(client, AsyncKonko) else client()
         async with made:
             app.state.client, app.state.drain = made, drain

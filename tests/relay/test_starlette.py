@@ -5,12 +5,16 @@
 import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
+import aiohttp
 import pytest
+from aiohttp import web
 from fastapi import Body, FastAPI, Request
 from relay_kit import chunks_of, events_of, text_of
 from starlette.applications import Starlette
@@ -377,6 +381,66 @@ async def test_what_is_left_after_the_time_is_told_and_ended():
         chunk = chunks_of(events_of(data))[-1]
         assert chunk["relay"] == {"reason": "shutdown"}
         await upstream.wait_until_closed()
+
+
+async def test_an_application_may_be_started_again():
+    upstream = FaultServer(STREAM, STREAM)
+    drain = Drain(5)
+    app = fastapi_app(upstream, drain=drain, middleware=[Middleware(DrainMiddleware, drain=drain)])
+    async with upstream:
+        for _ in range(2):
+            async with uvicorn_serving(app) as (url, _):
+                async with aiohttp.ClientSession(url) as session:
+                    async with session.post("/chat", json={}) as answer:
+                        assert text_of(events_of(await answer.read())) == "Hello"
+            assert drain.finished
+
+
+BLOCKS = re.findall(
+    r"```python\n(.*?)```",
+    (Path(__file__).parents[2] / "docs" / "web-backends.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
+
+
+@pytest.fixture
+async def documented(monkeypatch):
+    """The server that the applications of the documentation find in the environment."""
+    async with FaultServer(STREAM, Answer.error(429)) as upstream:
+        monkeypatch.setenv("KONKO_API_KEY", "k")
+        monkeypatch.setenv("KONKO_BASE_URL", upstream.base_url)
+        yield upstream
+
+
+async def check_documented(url, upstream):
+    async with aiohttp.ClientSession(url) as session:
+        headers = {"X-Request-Timeout": "5"}
+        async with session.post("/chat", json={"question": "Hi?"}, headers=headers) as answer:
+            assert text_of(events_of(await answer.read())) == "Hello"
+    assert upstream.requests[0].json()["messages"] == [{"role": "user", "content": "Hi?"}]
+
+
+async def test_the_application_for_fastapi_in_the_documentation(documented):
+    scope = {"__name__": "app"}
+    exec(BLOCKS[0], scope)  # noqa: S102 - our own
+    async with uvicorn_serving(scope["app"]) as (url, _):
+        await check_documented(url, documented)
+        async with aiohttp.ClientSession(url) as session:
+            headers = {"X-Request-Timeout": "soon"}
+            async with session.post("/chat", json={"question": "Hi?"}, headers=headers) as answer:
+                assert answer.status == 400
+
+
+async def test_the_application_for_aiohttp_in_the_documentation(documented):
+    scope = {"__name__": "app"}
+    exec(BLOCKS[1].replace("web.run_app(app)", ""), scope)  # noqa: S102 - our own
+    runner = web.AppRunner(scope["app"])
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await check_documented(f"http://127.0.0.1:{runner.addresses[0][1]}", documented)
+    finally:
+        await runner.cleanup()
 
 
 def test_it_says_which_extra_is_missing():
