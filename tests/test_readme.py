@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from cli_kit import KEY, command, environment, join_waiters, run, terminal
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/cli.md"]
+PAGES = ["README.md", "docs/cli.md", "docs/structured.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
