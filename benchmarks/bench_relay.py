@@ -26,7 +26,9 @@ from typing import Self
 
 from aiohttp import web
 
+from benchmarks.bench import Bench
 from benchmarks.load import Server, Unfit, cores
+from benchmarks.results import Figure, Goal
 from benchmarks.scenes import MODEL, Scene, event
 from benchmarks.stats import interval, percentile
 from konko_async import AsyncKonko
@@ -127,10 +129,11 @@ class Reader(asyncio.Protocol):
     """One browser, which notes when how many events had come."""
 
     def __init__(self, path: str, port: int, *, stamped: bool = False) -> None:
+        path, _, resumable = path.partition("+")
         self.stamped, self.delays = stamped, []
         self.request = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(BODY)}\r\n\r\n"
+            f"Content-Length: {len(BODY)}\r\n{'X-Resumable: 1' if resumable else 'X-A: 1'}\r\n\r\n"
         ).encode() + BODY
         self.last = b"\n\n" if path == "/drain" else b"0\r\n\r\n"
         self.arrivals: list[tuple[int, int]] = []
@@ -288,28 +291,50 @@ class Stage:
         return found | {"cpu": used, "load": used / (time.monotonic() - begun)}
 
 
+CASES = ((20, 2000, 2000, 8), (5, 1000, 500, 16), (1, 250, 100, 30))  # write chunks pace streams
+
+
+def cost(server: Server, loop: str, rounds: int, case: tuple[int, int, int, int]) -> list[list[float]]:
+    """CPU per chunk in neighbouring rounds, µs: reading only, and relaying."""
+    write, chunks, pace, streams = case
+    scene = Scene(chunks=chunks, write=write, pace=pace)
+    with Stage(server.url(scene), loop, scene) as stage:
+        found: dict[str, list[float]] = {"/drain": [], CHAT: []}
+        for number in range(rounds + 1):
+            for path in list(found)[:: 1 if number % 2 else -1]:
+                done = stage.read(path, streams, over=0.2)
+                if number:  # the first warms up
+                    found[path].append(1e6 * done["cpu"] / (streams * (chunks + 2)))
+    return list(found.values())
+
+
+def measure(bench: Bench) -> None:
+    """Answer the question of the suite: CPU per chunk beyond reading it."""
+    loop = "asyncio" if bench.loop == "best" else bench.loop
+    rounds = bench.rounds or (2 if bench.quick else 7)
+    for case in CASES[:1] if bench.quick else CASES:
+        only, whole = cost(bench.server, loop, rounds, case)
+        what, unit = f"{case[0]} a read", "µs CPU per chunk"
+        for who, samples in (("reading only", only), ("relaying", whole)):
+            bench.results.figures.append(Figure("relay", who, what, unit, samples))
+        beyond = [b - a for a, b in zip(only, whole, strict=True)]
+        # Where each chunk comes alone, it is a write of its own, which is a call of the kernel.
+        limit = 3 if case[0] > 1 else None
+        goal = Goal("relay", f"beyond reading, {what}", beyond, limit, unit=unit)
+        bench.results.goals.append(goal)
+
+
 def cpu(server: Server, told: argparse.Namespace) -> None:
     """CPU per chunk beyond reading it, in neighbouring rounds."""
     print("\nCPU per chunk (µs): reading only, relaying, the difference [95 % interval]")
     rounds = told.rounds or (3 if told.quick else 9)
-    for write, chunks, pace, streams in (
-        (20, 2000, 2000, 8),
-        (5, 1000, 500, 16),
-        (1, 250, 100, 30),
-    ):
-        scene = Scene(chunks=chunks, write=write, pace=pace)
-        with Stage(server.url(scene), told.loop, scene) as stage:
-            found: dict[str, list[float]] = {"/drain": [], CHAT: []}
-            for number in range(rounds + 1):
-                for path in list(found)[:: 1 if number % 2 else -1]:
-                    done = stage.read(path, streams, over=0.2)
-                    if number:  # the first warms up
-                        found[path].append(1e6 * done["cpu"] / (streams * (chunks + 2)))
-        beyond = [b - a for a, b in zip(found["/drain"], found[CHAT], strict=True)]
+    for case in CASES:
+        only, whole = cost(server, told.loop, rounds, case)
+        beyond = [b - a for a, b in zip(only, whole, strict=True)]
         low, high = interval(beyond)
-        only, whole = statistics.median(found["/drain"]), statistics.median(found[CHAT])
         print(
-            f"  {write:3} chunks a read: {only:6.2f} {whole:6.2f} {statistics.median(beyond):6.2f} "
+            f"  {case[0]:3} chunks a read: {statistics.median(only):6.2f} "
+            f"{statistics.median(whole):6.2f} {statistics.median(beyond):6.2f} "
             f"[{low:.2f}, {high:.2f}]"
         )
 

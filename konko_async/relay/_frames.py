@@ -66,8 +66,14 @@ def frames(payloads: Sequence[bytes]) -> bytes:
 def numbered(payloads: Sequence[bytes], stream_id: str, first: int) -> bytes:
     """Return the frames of events with the ids ``<stream_id>.<first>`` and so on."""
     head = stream_id.encode("ascii")
+    joined = b"".join(payloads)  # as in frames()
+    if b"\n" in joined or b"\r" in joined:
+        return b"".join(
+            [data(text, id=b"%b.%d" % (head, seq)) for seq, text in enumerate(payloads, first)]
+        )
+    _check("id", head)
     return b"".join(
-        [data(payload, id=b"%b.%d" % (head, seq)) for seq, payload in enumerate(payloads, first)]
+        [b"id: %b.%d\ndata: %b\n\n" % (head, seq, text) for seq, text in enumerate(payloads, first)]
     )
 
 
