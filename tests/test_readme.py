@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from konko_async.testing import Emulator
@@ -81,6 +82,8 @@ async def test_a_command_runs(line, env):
         pytest.skip("tests/cli/test_cli_serve.py runs it, and uses what it serves")
     elif line.startswith("konko-async serve"):
         await check_server(line, env)
+    elif line.startswith("konko-async relay"):
+        await check_relay(line, env)
     elif line.startswith("konko-async chat") and '"' not in line:
         await check_conversation(line, env)
     else:
@@ -119,6 +122,15 @@ async def check_server(line, env):
         assert "export KONKO_BASE_URL=" in await server.wait_for("Ctrl-C stops it.")
         server.signal(signal.SIGTERM)
         assert (await server.finish()).code == 0
+
+
+async def check_relay(line, env):
+    async with command(*line.split()[1:], env=env) as relay:
+        address = re.search(r"http://\S+", await relay.wait_for("Ctrl-C stops it."))[0]
+        async with aiohttp.ClientSession() as browser, browser.get(address) as page:
+            assert "<title>Konko</title>" in await page.text()
+        relay.signal(signal.SIGTERM)
+        assert (await relay.finish()).code == 0
 
 
 async def check_conversation(line, env):

@@ -202,8 +202,9 @@ async def _until_interrupted(service: RelayService, drain: float) -> int:
 
 async def _drained(service: RelayService, seconds: float, now: asyncio.Event) -> None:
     service.draining = True
-    if service.running and seconds:
-        note(f"{service.running} answers are being written; Ctrl-C ends them")
+    if (count := service.running) and seconds:
+        what = "1 answer is" if count == 1 else f"{count} answers are"
+        note(f"{what} being written; Ctrl-C ends this now")
     idle = asyncio.ensure_future(service.until_idle())
     ended = asyncio.ensure_future(now.wait())
     try:

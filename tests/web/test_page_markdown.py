@@ -89,3 +89,72 @@ async def test_documents_read_as_the_reference_does(render):
         # Bare addresses and inner links are ours to treat otherwise.
         result = await render(text, [])
         assert actual(result["whole"]) == expected(text)
+
+
+# Draw a long text in small pieces; which of the finished blocks change, and how long it takes.
+GROW = """
+async ([text, size]) => {
+    const { Markdown } = await import("/assets/markdown.js");
+    const element = document.getElementById("turns");
+    const markdown = new Markdown(element);
+    const observer = new MutationObserver(() => {});
+    observer.observe(element, { subtree: true, childList: true, characterData: true, attributes: true });
+    const times = [];
+    let touched = 0;
+    for (let at = 0; at < text.length; at += size) {
+        // A paragraph's last line may become a table, so the last two are still open.
+        const finished = new Set([...element.children].slice(0, -2));
+        markdown.write(text.slice(at, at + size));
+        const begin = performance.now();
+        markdown.draw();
+        times.push(performance.now() - begin);
+        for (const record of observer.takeRecords()) {
+            let block = record.target;
+            while (block !== element && block.parentNode !== element && block.parentNode) block = block.parentNode;
+            if (finished.has(block)) touched += 1;
+        }
+    }
+    markdown.end();
+    const median = (some) => some.sort((a, b) => a - b)[Math.floor(some.length / 2)];
+    const quarter = Math.floor(times.length / 4);
+    return { touched, first: median(times.slice(0, quarter)), last: median(times.slice(-quarter)), blocks: element.children.length };
+}
+"""
+
+
+async def test_a_long_answer_is_not_drawn_again(page, address):
+    text = ("\n\n".join([*DOCUMENTS, *SAMPLES]) * 3)[:200_000]
+    await page.page.goto(address)
+    result = await page.page.evaluate(GROW, [text, 40])
+    assert result["blocks"] > 500
+    assert result["touched"] == 0
+    assert result["last"] < 5 * result["first"] + 1  # ms
+
+
+async def test_a_long_paragraph_is_drawn_again_at_its_end_only(page, address):
+    # With what seems to open something, and never closes it.
+    text = ("Some *words* and `code`, [more](http://a.example) **of it. " * 1000)[:50_000]
+    await page.page.goto(address)
+    result = await page.page.evaluate(GROW, [text, 40])
+    assert result["last"] < 5 * result["first"] + 3  # ms
+
+
+async def test_what_a_reader_has_selected_stays_selected(page, address):
+    await page.page.goto(address)
+    selected = await page.page.evaluate(
+        """async () => {
+            const { Markdown } = await import("/assets/markdown.js");
+            const element = document.getElementById("turns");
+            const markdown = new Markdown(element);
+            markdown.write("First paragraph.\\n\\nSecond **bold** words ");
+            markdown.draw();
+            getSelection().setBaseAndExtent(element.firstChild.firstChild, 6, element.lastChild.lastChild, 4);
+            for (const piece of ["and ", "more", " of *it*.\\n", "\\nThird", " paragraph\\n\\n- x"]) {
+                markdown.write(piece);
+                markdown.draw();
+            }
+            markdown.end();
+            return getSelection().toString();
+        }"""
+    )
+    assert selected.split() == ["paragraph.", "Second", "bold", "wor"]
