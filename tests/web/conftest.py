@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest_asyncio
-
 from playwright.async_api import expect
 from web_kit import PATIENCE, Page, browser, relay
 
