@@ -3,9 +3,9 @@
     python benchmarks/bench_chat_view.py
 
 Each answer comes in tokens of four characters. "every token" draws after each of them, which is
-more than the program ever does; "paced" draws 25 times a second, as it does, of an answer that comes
-at 100 tokens/s. For comparison: rich.live.Live around rich.markdown.Markdown, drawn after each token,
-for an answer of a few kB, because its cost per token grows with the answer.
+more than the program ever does; "paced" draws 25 times a second, as it does, while 100 tokens come
+in a second. For comparison: rich.live.Live around rich.markdown.Markdown, drawn after each token,
+for answers of a few kB only, because its cost per token grows with the answer.
 """
 
 import io

@@ -107,7 +107,7 @@ def toolbar(session: Session, width: int) -> str:
 
 
 def _continuation(width: int, _line: int, wrapped: int) -> str:
-    """Return what stands before a line that the user began; one that is only wrapped has nothing."""
+    """Return what stands before a line that the user began, and not one that is only wrapped."""
     return "" if wrapped else ". ".rjust(width)
 
 
