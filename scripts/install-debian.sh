@@ -11,6 +11,8 @@ needed=""
 # A Python that can make virtual environments, and the browser that looks at the relay's page.
 scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
 command -v chromium >/dev/null 2>&1 || needed="$needed chromium"
+# What useChat is made of reads the relay's streams, in Node.
+command -v npm >/dev/null 2>&1 || needed="$needed nodejs npm"
 # Their load server is written in C.
 if [ "${1:-}" = bench ] && ! command -v "${CC:-cc}" >/dev/null 2>&1; then
     needed="$needed gcc libc6-dev"
