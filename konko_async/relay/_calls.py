@@ -181,7 +181,11 @@ class Calls:
         source = StreamSource(stream, dialect.format(call, self._options))
         early = self._options.open_early
         if not early:
-            failure = await source.open()
+            self._opening.add(source)
+            try:
+                failure = await source.open()
+            finally:
+                self._opening.discard(source)
             if failure is not None:
                 raise failure
         return self._reply(source, place, early=early)

@@ -494,6 +494,20 @@ async def test_a_shutdown_ends_streams_with_an_event():
         await server.wait_until_closed()
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_shutdown_ends_what_is_waited_for(stream):
+    server = FaultServer(HELLO.stall(0), patience=1)
+    async with relaying(server) as relay:
+        asking = asyncio.create_task(relay.events({"stream": stream}))
+        await server.wait_for_stall()
+        await relay.service.close()
+        status, headers, _ = await asking
+        assert status == 503
+        assert "Retry-After" in headers
+        await relay.service.until_idle()
+        await server.wait_until_closed()
+
+
 async def test_a_shutdown_ends_what_has_not_begun():
     server = FaultServer(HELLO.stall(0))
     async with relaying(server, open_early=True) as relay, relay.ask() as response:
