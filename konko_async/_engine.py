@@ -214,9 +214,9 @@ class Engine:
             params = _merged(params, options.extra_body)
             model = params.get("model", model)
         return Request(
-            endpoint,
-            path,
-            params,
+            operation=endpoint,
+            path=path,
+            params=params,
             model=model,
             stream=stream,
             headers=options.extra_headers or _NO_HEADERS,
