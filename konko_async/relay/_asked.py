@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from konko_async import Priority
+import msgspec
+
+from konko_async import Priority, Timeout
 from konko_async.relay._errors import RefusalError
 
-__all__ = ["PRIORITY_HEADER", "TIMEOUT_HEADER", "CallKeywords", "call_keywords"]
+if TYPE_CHECKING:
+    from konko_async.relay._format import ChatCall
+    from konko_async.relay._policy import RelayOptions
+
+__all__ = ["PRIORITY_HEADER", "TIMEOUT_HEADER", "CallKeywords", "as_asked", "call_keywords"]
 
 TIMEOUT_HEADER: Final = "x-request-timeout"
 PRIORITY_HEADER: Final = "x-request-priority"
@@ -58,6 +64,30 @@ def call_keywords(
             400, "X-Request-Priority must be interactive or batch", param="X-Request-Priority"
         )
     return {"timeout": seconds, "priority": "batch" if wanted == "batch" else priority}
+
+
+def as_asked(call: ChatCall, headers: Mapping[str, str], options: RelayOptions) -> ChatCall:
+    """Return a relay's call with the deadline and the priority that its request asks for.
+
+    Args:
+        call: checked already.
+        headers: of the request, names in lower case.
+        options: of the relay; without ``max_timeout`` nothing is asked.
+
+    Raises:
+        RefusalError: 400; a header has no meaning.
+    """
+    most, given = options.max_timeout, options.timeout
+    if most is None:
+        return call
+    usual = given.total if isinstance(given, Timeout) else given
+    found = call_keywords(
+        headers, max_timeout=most, timeout=usual, priority=options.priority or "interactive"
+    )
+    params: dict[str, Any] = {**call.params, **found}
+    if isinstance(given, Timeout):
+        params["timeout"] = msgspec.structs.replace(given, total=found["timeout"])
+    return msgspec.structs.replace(call, params=params)
 
 
 def _seconds(text: str) -> float:

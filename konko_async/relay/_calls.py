@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from konko_async import AsyncKonko, ChatStream
 from konko_async.errors import ConfigurationError
+from konko_async.relay._asked import as_asked
 from konko_async.relay._errors import RefusalError
 from konko_async.relay._format import ChatCall, Dialect
 from konko_async.relay._http import RelayReply
@@ -113,13 +114,16 @@ class Calls:
 
     # -- calls ---------------------------------------------------------------------------------
 
-    async def checked(self, dialect: Dialect, body: Any, identity: str) -> ChatCall:
+    async def checked(
+        self, dialect: Dialect, body: Any, identity: str, headers: Mapping[str, str]
+    ) -> ChatCall:
         """Return the call that a body asks for.
 
         Raises:
             RefusalError: it is not allowed.
         """
         call = checked_call(dialect.parse(body, self._options), self._options)
+        call = as_asked(call, headers, self._options)
         if self._prepare is not None:
             call = await _awaited(self._prepare(call, identity))
         return call
@@ -130,11 +134,11 @@ class Calls:
             client = await _awaited(client(identity))
         options = self._options
         return client, {
-            **call.params,
-            "model": options.upstream_model(call.model),
-            "messages": call.messages,
             "timeout": options.timeout,
             "priority": options.priority,
+            **call.params,  # also the two above, where the request or the application say otherwise
+            "model": options.upstream_model(call.model),
+            "messages": call.messages,
         }
 
     async def whole(self, call: ChatCall, identity: str) -> bytes:

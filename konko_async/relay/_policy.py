@@ -67,6 +67,8 @@ class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
         stats: an event with times and tokens after the last chunk. Default False.
         delivery: heartbeats, coalescing, patience.
         timeout: of upstream calls; None: the client's own.
+        max_timeout: seconds in all that a request may ask for by ``X-Request-Timeout``. Default
+            None: that header, and ``X-Request-Priority``, count for nothing.
         priority: of upstream calls.
 
     Raises:
@@ -97,6 +99,7 @@ class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
     stats: bool = False
     delivery: Delivery = Delivery()
     timeout: float | Timeout | None = None
+    max_timeout: float | None = None
     priority: Priority | None = None
 
     def __post_init__(self) -> None:

@@ -192,7 +192,7 @@ class RelayService:
         dialect = self._dialects[request.path]
         with self._calls.reading(identity) as place:
             body = await read_json(request, self.options)
-            call = await self._calls.checked(dialect, body, identity)
+            call = await self._calls.checked(dialect, body, identity, request.headers)
             if not call.stream:
                 return json_reply(await self._calls.whole(call, identity))
             wish = request.headers.get("x-resumable")

@@ -20,6 +20,7 @@ from konko_async import (
     InternalServerError,
     PoolStats,
     RateLimit,
+    Timeout,
 )
 from konko_async.relay import Drain, RefusalError, call_keywords, health
 from konko_async.relay._signals import holding_signals
@@ -224,6 +225,43 @@ def test_no_header_gets_more_than_is_granted(value):
     except RefusalError:
         return
     assert 0 < found["timeout"] <= 60
+
+
+async def test_a_relay_grants_a_deadline_up_to_its_own():
+    seen = []
+
+    async def note(request, call_next):
+        seen.append((request.timeout.total, request.timeout.idle, request.priority))
+        return await call_next(request)
+
+    upstream = FaultServer(default=STREAM)
+    usual = Timeout(idle=7, total=20)
+    client = {"middleware": [note]}
+    async with relaying(upstream, client=client, max_timeout=30, timeout=usual) as relay:
+        for headers in (
+            {},
+            {"X-Request-Timeout": "2.5"},
+            {"X-Request-Timeout": "50", "X-Request-Priority": "batch"},
+        ):
+            status, _, events = await relay.events(headers=headers)
+            assert (status, text_of(events)) == (200, "Hello")
+        async with relay.ask(headers={"X-Request-Timeout": "soon"}) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["param"] == "X-Request-Timeout"
+    assert seen == [(20, 7, "interactive"), (2.5, 7, "interactive"), (30, 7, "batch")]
+
+
+async def test_without_a_limit_of_its_own_a_relay_takes_no_deadline():
+    seen = []
+
+    async def note(request, call_next):
+        seen.append((request.timeout.total, request.priority))
+        return await call_next(request)
+
+    upstream = FaultServer(default=STREAM)
+    async with relaying(upstream, client={"middleware": [note]}) as relay:
+        await relay.events(headers={"X-Request-Timeout": "1", "X-Request-Priority": "batch"})
+    assert seen == [(None, "interactive")]
 
 
 # -- health --------------------------------------------------------------------------------------
