@@ -105,6 +105,8 @@ HOMES = {  # where a library of others may be known
     "aiolimiter": "limits middleware",
     "click": "cli",
     "rich": "cli",
+    "markdown_it": "cli",
+    "pygments": "cli",
     "matplotlib": "cli",
     "bs4": "documents",
     "charset_normalizer": "documents",

@@ -5,11 +5,12 @@ import json
 import re
 import signal
 
+import click
 import pytest
 from cli_kit import CHAT_MODEL, chats, command, run
 from tui_kit import shown
 
-from konko_async.cli.chat import _spread
+from konko_async.cli.chat import _models, _spread
 from konko_async.testing import faults
 
 OTHER = "meta-llama/llama-2-13b-chat"
@@ -135,11 +136,12 @@ async def test_ctrl_c_and_a_reader_that_leaves_end_all_of_them(env, emulator):
         assert (await chat.finish()).code == 1
 
 
-async def test_one_model_is_compared_with_the_own_one(env, emulator):
-    refused = await run("chat", "hi", "--compare", OTHER, env=env)
-    assert refused.code == 2
-    assert "--compare takes two models" in refused.err
-    assert not emulator.requests
+async def test_one_model_is_compared_with_the_own_one(env, emulator, monkeypatch):
+    monkeypatch.delenv("KONKO_MODEL", raising=False)
+    with pytest.raises(click.UsageError, match="--compare takes two models"):
+        _models(None, (OTHER,))
+    assert _models("a", ("b",)) == ["a", "b"]
+    assert _models("a", ("b", "c")) == ["a", "b", "c"]
     result = await run("chat", "hi", "--compare", OTHER, env={**env, "KONKO_MODEL": CHAT_MODEL})
     assert result.code == 0
     assert {request.body["model"] for request in chats(emulator)} == {CHAT_MODEL, OTHER}

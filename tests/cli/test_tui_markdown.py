@@ -83,7 +83,7 @@ FRAGMENTS = [
     ),
     *("<div>\n", "<!--", "https://x.y/z", "- [ ] task\n", "   ", "\n\n    code\n", "x" * 50),
 ]
-texts = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
+texts = st.lists(st.sampled_from(FRAGMENTS), max_size=20).map("".join)
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -111,7 +111,7 @@ def cut(text, places):
 
 @given(text=texts, places=st.lists(st.integers(0, 300), max_size=20))
 @example(text=DOCUMENT, places=list(range(len(DOCUMENT))))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_way_of_cutting_ends_in_the_same_lines(text, places):
     whole = drawn([text])
     assert drawn(cut(text, places)) == whole
@@ -283,15 +283,15 @@ def test_the_work_grows_with_the_text_and_not_faster(text):
         pane = Pane(colours(), 80)
         pieces = (text * (size // len(text) + 1))[:size]
         began = time.process_time()
-        for start in range(0, size, 40):
-            pane.add(pieces[start : start + 40])
+        for start in range(0, size, 60):
+            pane.add(pieces[start : start + 60])
             pane.settle()
             pane.draft()
         pane.finish()
         return time.process_time() - began
 
     seconds(1000)  # what is made once
-    assert seconds(16_000) < 8 * seconds(4_000) + 0.2, "four times as much, in the best case"
+    assert seconds(12_000) < 8 * seconds(3_000) + 0.2, "four times as much, in the best case"
 
 
 def test_a_very_long_line_is_no_trouble():
