@@ -73,7 +73,7 @@ def read_signature(function: Callable[..., Any], name: str | None = None) -> Sig
     inner, bound = _unbound(function)
     own = getattr(inner, "__name__", "")
     name = name or (type(function).__name__ if own == "__call__" else own)
-    if not name.isidentifier():
+    if not name or name == "<lambda>":
         raise ConfigurationError(f"{name or 'a tool'} has no name: give Tool(..., name=...)")
     parameters = _parameters(function, inner, bound, name)
     fields = [_field(parameter, hint) for parameter, hint in parameters]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from konko_async.wire import FunctionCall, ToolCall
 __all__ = ["Tool", "call_tool", "tool_of", "wired_choice", "wired_tools"]
 
 _MAX_DESCRIPTION = 1024
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # as OpenAI has it
 
 
 class Tool:
@@ -87,8 +89,11 @@ class Tool:
         elif not callable(function):
             raise ConfigurationError(f"a tool must be callable, not a {type(function).__name__}")
         self.name = name or str(getattr(function, "__name__", ""))
-        if not self.name:
-            raise ConfigurationError("a tool needs a name: give Tool(..., name=...)")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"a tool needs a name of letters, digits, '_' and '-', not {self.name!r:.70}: "
+                "give Tool(..., name=...)"
+            )
         self._wire: dict[str, Any] = {"name": self.name}
         if description:
             self._wire["description"] = description[:_MAX_DESCRIPTION]

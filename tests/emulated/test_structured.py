@@ -194,7 +194,7 @@ async def test_a_value_that_does_not_fit_is_named_with_its_place(change, path, e
         (said(TEXT[:40], finish_reason="length"), "length", "cut by max_tokens"),
         (said(TEXT[:40], finish_reason="content_filter"), "content_filter", "content filter"),
         (said(""), "empty", "the answer is empty"),
-        (said("[" * 5000), "invalid", "nested too deeply"),
+        (said("[" * 100_000), "invalid", "it is no JSON"),
     ],
 )
 async def test_why_there_is_no_value(answer, reason, words):

@@ -128,6 +128,10 @@ def test_a_schema_of_ones_own():
     assert Tool(print, parameters={}).name == "print"
     with pytest.raises(ConfigurationError, match="must be callable"):
         Tool("print", parameters={})
+    for name in ("größe", "a b", "x" * 65):
+        with pytest.raises(ConfigurationError, match="letters, digits"):
+            Tool(nothing, name=name)
+    assert Tool(nothing, name="get-it").parse("{}") == {}
     with pytest.raises(ConfigurationError, match="needs a name"):
         Tool(functools.partial(print), parameters={})
     with pytest.raises(ConfigurationError, match="above 0"):

@@ -198,11 +198,21 @@ def test_every_documented_parameter_is_a_field():
     assert {"input", "encoding_format", "model"} <= set(EmbeddingRequest.__struct_fields__)
 
 
+class ToolsOnly(msgspec.Struct):
+    tools: list
+
+
 def test_the_keywords_shown_to_type_checkers_are_the_fields():
     from konko_async.wire import _requests as requests
 
     for params, body, own in (
-        (requests.ChatParams, ChatRequest, {"model", "messages", "stream"}),
+        # response_format decides what is returned, and so stands in the signatures themselves.
+        (
+            requests.ChatParams,
+            ChatRequest,
+            {"model", "messages", "stream", "tools", "response_format"},
+        ),
+        (requests.ToolParams, ToolsOnly, set()),
         (requests.CompletionParams, CompletionRequest, {"model", "prompt", "stream"}),
         (requests.EmbeddingParams, EmbeddingRequest, {"model", "input"}),
     ):
