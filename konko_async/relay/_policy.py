@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,12 @@ MIB = 1024 * 1024
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _PARTS = frozenset({"text", "image_url"})
 _CAPPED = ("max_tokens", "max_completion_tokens")
+_ORIGIN = re.compile(r"https?://[^/@A-Z\s?#]+")
+_DEFAULT_PORT = {"http:": ":80", "https": ":443"}
+_POSITIVE = (
+    "max_messages", "body_timeout", "linger", "max_calls", "max_calls_per_identity",
+    "max_readers", "max_readers_per_identity",
+)  # fmt: skip
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -110,13 +117,17 @@ class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(values, str) or "*" in values:
                 raise ConfigurationError(f'{name} must be a list of exact values; "*" is none')
         for origin in self.origins:
-            scheme, _, rest = origin.partition("://")
-            if scheme not in {"http", "https"} or not rest or "/" in rest or "@" in rest:
+            if not _ORIGIN.fullmatch(origin) or origin.endswith(_DEFAULT_PORT[origin[:5]]):
                 raise ConfigurationError(
-                    f"origin {origin!r:.100} must be scheme://host[:port], without a path"
+                    f"origin {origin!r:.100} must be scheme://host[:port] as browsers send it: in "
+                    "lower case, without a path, without the scheme's own port"
                 )
         if not 1 <= self.max_body <= MIB:
             raise ConfigurationError("max_body must be between 1 byte and 1 MiB")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ConfigurationError(f"{name} must be a number above 0")
 
     @property
     def default_model(self) -> str:

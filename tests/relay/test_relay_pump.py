@@ -1,14 +1,17 @@
 """The pump by itself, in time that is passed in: when what is written, and who leaves when."""
 
 import asyncio
+import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from konko_async.errors import ConfigurationError
 from konko_async.relay import Delivery, ReaderGoneError, pump
 from konko_async.relay._frames import PING
 from konko_async.relay._scope import Scope, Watch
-from konko_async.testing import jumping_time
+from konko_async.testing import jumping_time, run_with_jumping_time
 
 
 class Tokens:
@@ -72,6 +75,29 @@ async def test_coalescing_never_delays_the_first():
         (5, b"5 "),
         (5.1, b"5.01 "),
     ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.floats(0, 3, width=16), min_size=1, max_size=40),
+    st.sampled_from([None, 0.01, 0.1, 0.5]),
+    st.sampled_from([0.0, 0.03, 0.4]),
+)
+def test_no_token_waits_for_longer_than_was_said(pauses, every, takes):
+    run_with_jumping_time(_pace(pauses, every, takes))
+
+
+async def _pace(pauses, every, takes):
+    at = list(itertools.accumulate(pauses))
+    browser = Browser(takes=takes)
+    assert await pump(Tokens(*at), browser, Delivery(flush_every=every)) == "done"
+    written = [(when, float(token)) for when, tokens in browser.got for token in tokens.split()]
+    assert [token for _, token in written] == [float(f"{token:g}") for token in at]
+    longest = (every or 0) + takes  # the write before it, too, may have to be waited for
+    assert all(when - token <= longest + 0.002 for when, token in written)
+    if every is not None:
+        times = [when for when, _ in browser.got]
+        assert all(after - before >= every - 0.002 for before, after in itertools.pairwise(times))
 
 
 @jumping_time

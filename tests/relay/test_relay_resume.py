@@ -283,6 +283,36 @@ async def test_the_whole_service_may_be_resumable():
         assert "X-Stream-Id" not in headers
 
 
+async def test_a_reader_that_comes_back_to_another_process():
+    """Two services that know of each other by their store only."""
+    server, store = FaultServer(LONG.stall(PLACE), patience=1), MemoryStore()
+    async with (
+        relaying(server, service={"store": store}) as one,
+        relaying(FaultServer(LONG), service={"store": store}) as other,
+    ):
+        async with one.ask(headers=RESUMABLE) as response:
+            stream_id = response.headers["X-Stream-Id"]
+            events = await some(response, "tok5")
+            await server.wait_for_stall()
+            coming = asyncio.create_task(get(other, stream_id, events[-1].id))
+            shut = asyncio.create_task(get(other, stream_id, "1"))
+            while len(other.service.live) < 2:
+                await asyncio.sleep(0)
+            # That process ends: its readers are told, but the stream goes on in this one.
+            await other.service.close()
+            for task in (coming, shut):
+                status, rest = await task
+                assert status == 200
+                assert chunks_of(rest)[-1]["relay"] == {"reason": "shutdown"}
+            assert server.connections.open == 1
+            other.service.draining = False
+            coming = asyncio.create_task(get(other, stream_id, events[-1].id))
+            async with other.session.post(f"/v1/streams/{stream_id}/stop"):
+                pass
+            await server.wait_until_closed()
+            assert chunks_of((await coming)[1])[-1]["relay"] == {"reason": "stopped"}
+
+
 class Failing(MemoryStore):
     """A store whose server fails now and then."""
 

@@ -5,6 +5,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from relay_kit import ASK, CHAT, KEY, MODEL, RESUMABLE, read_until, relaying
@@ -29,6 +31,12 @@ def asked(**headers):
 
 def options(**more):
     return RelayOptions(**{"models": [MODEL], **more})
+
+
+def test_nothing_of_a_framework_is_loaded_unasked():
+    code = "import konko_async.relay, sys; print({'aiohttp.web', 'starlette'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 # -- starting --------------------------------------------------------------------------------------
@@ -72,6 +80,12 @@ async def test_open_is_for_loopback_whatever_was_said_at_the_start(local):
     [
         {"models": []}, {"models": MODEL}, {"origins": ["*"]}, {"hosts": ["*"]}, {"hosts": "a"},
         {"origins": ["https://a.example/"]}, {"origins": ["a.example"]}, {"origins": ["https://u@a"]},
+        {"origins": ["https://A.example"]},
+        {"origins": ["https://a.example:443"]},
+        {"origins": ["http://a.example:80"]},
+        {"linger": 0},
+        {"max_calls": 0},
+        {"body_timeout": "1"},
         {"max_body": 2**20 + 1}, {"max_body": 0},
     ],
 )  # fmt: skip
