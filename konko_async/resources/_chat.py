@@ -86,17 +86,6 @@ class ChatCompletions(Mapped[ChatCompletion]):
         *,
         model: str,
         messages: Messages,
-        stream: bool,
-        response_format: Format = None,
-        **params: Unpack[ChatKeywords],
-    ) -> ChatCompletion | ChatStream: ...
-
-    @overload
-    async def create(
-        self,
-        *,
-        model: str,
-        messages: Messages,
         stream: Literal[False] = False,
         response_format: type[T] | ResponseFormat[T],
         **params: Unpack[ChatKeywords],
@@ -112,6 +101,17 @@ class ChatCompletions(Mapped[ChatCompletion]):
         response_format: type[T] | ResponseFormat[T],
         **params: Unpack[ChatKeywords],
     ) -> ParsedChatStream[T]: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        model: str,
+        messages: Messages,
+        stream: bool,
+        response_format: Format | type[Any] | ResponseFormat[Any] = None,
+        **params: Unpack[ChatKeywords],
+    ) -> ChatCompletion | ChatStream: ...
 
     @takes(ChatKeywords)
     async def create(

@@ -228,7 +228,7 @@ class Size:
     width: int
 
 
-async def structured(client: AsyncKonko) -> None:
+async def structured(client: AsyncKonko, streamed: bool) -> None:
     create = client.chat.completions.create
     whole = await create(model="m", messages=MESSAGES, response_format=City, temperature=0)
     assert_type(whole, ParsedChatCompletion[City])
@@ -251,6 +251,8 @@ async def structured(client: AsyncKonko) -> None:
     assert_type(found.parsed, City | Size)
     made = await create(model="m", messages=MESSAGES, response_format=City, stream=True)
     assert_type(made, ParsedChatStream[City])
+    which = await create(model="m", messages=MESSAGES, response_format=City, stream=streamed)
+    assert_type(which, ChatCompletion | ChatStream)
     stream = client.chat.completions.stream(model="m", messages=MESSAGES, response_format=City)
     async with stream:
         async for value in stream.partial():
