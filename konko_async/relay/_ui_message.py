@@ -1,7 +1,7 @@
 """The Vercel AI SDK's UI message stream, version 1: what ``useChat`` reads.
 
 Source: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol, and ``uiMessageChunkSchema`` of the npm
-package ``ai`` (versions 5 and 6).
+package ``ai`` (versions 5 to 7).
 """
 
 from __future__ import annotations

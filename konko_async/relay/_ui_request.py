@@ -1,7 +1,7 @@
 """What ``useChat`` posts, in the API's words.
 
 Source: ``HttpChatTransport``, ``UIMessage`` and ``convertToModelMessages`` of the npm package
-``ai`` (versions 5 and 6).
+``ai`` (versions 5 to 7).
 """
 
 from __future__ import annotations

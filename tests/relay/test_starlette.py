@@ -3,6 +3,7 @@
 # ruff: noqa: SIM117 - a line for each thing that is opened
 
 import asyncio
+import contextlib
 import io
 import json
 import re
@@ -284,6 +285,37 @@ async def test_the_endpoints_of_a_relay(where):
             assert answer.status == 405
         async with session.get(f"{base}/nothing") as answer:
             assert answer.status == 404
+
+
+async def test_the_endpoints_in_an_application_of_fastapi_with_a_lifespan_of_its_own():
+    upstream = FaultServer(STREAM)
+    async with upstream:
+        client = make_client(upstream)
+        options = RelayOptions(models=[MODEL], delivery=QUICK)
+        service = RelayService(client, options, auth="open", host="127.0.0.1")
+
+        @contextlib.asynccontextmanager
+        async def own(app):
+            async with lifespan(client, service=service)(app) as state:
+                yield {**state, "mine": 7}
+
+        app = FastAPI(lifespan=own)
+        app.routes.extend(routes(service, "/ai"))
+
+        @app.get("/mine")
+        async def mine(request: Request):
+            return {"mine": request.state.mine}
+
+        async with uvicorn_serving(app) as (url, _):
+            async with aiohttp.ClientSession(url) as session:
+                ask = {**ASK, "stream": True}
+                async with session.post("/ai/v1/chat/completions", json=ask) as answer:
+                    assert text_of(events_of(await answer.read())) == "Hello"
+                async with session.get("/mine") as answer:
+                    assert await answer.json() == {"mine": 7}
+                async with session.get("/openapi.json") as answer:
+                    assert list((await answer.json())["paths"]) == ["/mine"]
+        assert client.closed
 
 
 async def test_a_stream_of_the_relay_is_resumed():

@@ -80,9 +80,12 @@ class Browser:
         return finish
 
 
-@pytest.fixture(params=["ai", "ai-5"])
+@pytest.fixture(params=["ai", "ai-6", "ai-5"])
 def library(request, modules):
-    return (modules / request.param / "dist" / "index.mjs").as_uri()
+    place = modules / request.param / "dist"
+    return next(
+        path for path in (place / "index.mjs", place / "index.js") if path.exists()
+    ).as_uri()
 
 
 @asynccontextmanager
