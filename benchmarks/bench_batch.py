@@ -1,6 +1,6 @@
 """What map() and run_batch() cost per row beyond the call itself: client CPU, in microseconds.
 
-    python benchmarks/bench_batch.py [--rows 50000] [--rounds 3]
+    python -m benchmarks.bench_batch [--rows 50000] [--rounds 3]
 
 The calls are answered inside the client, by a middleware, so that what is measured is ours: a plain
 loop of ``create()`` in 256 tasks, ``map()``, and ``run_batch()`` with its check of the input, its
@@ -10,11 +10,17 @@ output and its journal. Rounds alternate; the medians are compared.
 import argparse
 import asyncio
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.bench import Bench
+from benchmarks.load import ROOT
+from benchmarks.results import Curve, Figure, Goal
 from konko_async import AsyncKonko, Response
 from konko_async.batch import run_batch
 from konko_async.wire import ChatCompletion
@@ -79,22 +85,65 @@ def write_rows(path, rows):
     return path
 
 
-async def measure(work, rows):
+async def measure_one(work, rows):
     started = time.process_time()
     await work
     return (time.process_time() - started) / rows * 1e6
 
 
-async def main(rows, rounds):
+async def in_turn(rows, rounds):
+    """Return CPU per row, a sample per round: plain calls, map(), run_batch()."""
     found = {"plain create()": [], "map()": [], "run_batch()": []}
     with tempfile.TemporaryDirectory() as folder:
         source = write_rows(Path(folder, "in.jsonl"), rows)
         async with AsyncKonko("any", "http://127.0.0.1:9/v1", middleware=[canned]) as client:
             await plain(client, rows // 10)
             for _ in range(rounds):
-                found["plain create()"].append(await measure(plain(client, rows), rows))
-                found["map()"].append(await measure(mapped(client, rows), rows))
-                found["run_batch()"].append(await measure(batch(client, source), rows))
+                found["plain create()"].append(await measure_one(plain(client, rows), rows))
+                found["map()"].append(await measure_one(mapped(client, rows), rows))
+                found["run_batch()"].append(await measure_one(batch(client, source), rows))
+    return found
+
+
+async def grown(rows):
+    """Return the CPU per row of a batch, and the peak of this process's memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder, "in.jsonl"), rows)
+        async with AsyncKonko("any", "http://127.0.0.1:9/v1", middleware=[canned]) as client:
+            cpu = await measure_one(batch(client, source), rows)
+    return {"cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+
+
+def apart(core, *arguments):
+    """Run this module in a process of its own, on the client's core, and return what it says."""
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bench_batch", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def measure(bench: Bench) -> None:
+    """Measure the CPU per row beyond the call, and CPU and memory for more and more rows."""
+    core = bench.server.client_core
+    rows, rounds = (5_000, 2) if bench.quick else (20_000, 6)
+    order = ("--json", "--rows", str(bench.size(rows)), "--rounds", str(bench.rounds or rounds))
+    found = apart(core, *order)
+    for name, samples in found.items():
+        bench.results.figures.append(Figure("batch", name, "calls answered inside", "µs CPU per row", samples))
+    base = found.pop("plain create()")
+    for (name, samples), limit in zip(found.items(), (None, 60), strict=True):
+        beyond = [a - b for a, b in zip(samples, base, strict=True)]
+        bench.results.goals.append(Goal("batch", f"{name}, beyond the call", beyond, limit, unit="µs CPU per row"))
+    sizes = (1_000, 10_000, 30_000) if bench.quick else (1_000, 10_000, 100_000, 1_000_000)
+    done = {size: apart(core, "--grow", str(bench.size(size, 100))) for size in sizes}
+    for key, y in (("cpu", "µs CPU per row"), ("peak", "MB, peak")):
+        points = [(size, one[key]) for size, one in done.items()]
+        bench.results.curves.append(Curve("batch", "run_batch()", "rows", y, points))
+    more = done[sizes[-1]]["peak"] - done[10_000]["peak"]
+    what = f"peak memory of {sizes[-1]:,} rows beyond that of 10,000"
+    bench.results.goals.append(Goal("batch", what, [more], 10, unit="MB"))
+
+
+def tell(found):
     base = statistics.median(found["plain create()"])
     for name, values in found.items():
         middle = statistics.median(values)
@@ -105,5 +154,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print the samples")
+    parser.add_argument("--grow", type=int, default=0, help="run one batch of so many rows")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.rows, arguments.rounds))
+    if arguments.grow:
+        print(json.dumps(asyncio.run(grown(arguments.grow))))
+    else:
+        samples = asyncio.run(in_turn(arguments.rows, arguments.rounds))
+        print(json.dumps(samples)) if arguments.json else tell(samples)

@@ -1,6 +1,6 @@
 """Memory of a batch of a million rows, and how long it takes to take it up again.
 
-    python benchmarks/bench_batch_memory.py [--rows 1000000]
+    python -m benchmarks.bench_batch_memory [--rows 1000000]
 
 Resident memory is read when 10,000, 100,000 and all rows are done, and its peak at the end. Then
 the finished batch is started again, which reads the whole journal and the whole input; and once
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_batch import CONCURRENCY, canned, write_rows
+from benchmarks.bench_batch import CONCURRENCY, canned, write_rows
 
 from konko_async import AsyncKonko
 from konko_async.batch import run_batch

@@ -1,6 +1,6 @@
 """What the limiter costs and how much of a limit it uses, beside plain aiolimiter.
 
-Run ``python benchmarks/bench_limiter.py``; no network. Every figure is the best of several runs in
+Run ``python -m benchmarks.bench_limiter``; no network. Every figure is the best of several runs in
 one process. Waiting is measured with limits so high that only the bookkeeping takes time; the use
 of a limit is measured on a loop whose time jumps, against a strict sliding window.
 """
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiolimiter
 
+from benchmarks.bench import Bench
+from benchmarks.results import Figure, Goal
 from konko_async import RateLimit
 from konko_async.limits import Lane, Limiter
 from konko_async.testing import run_with_jumping_time
@@ -141,6 +144,45 @@ def best(make: Callable[[], Awaitable[float]], runs: int = 5) -> float:
         gc.collect()
         figures.append(asyncio.run(make()))  # type: ignore[arg-type]
     return min(figures) * 1e6
+
+
+def measure(bench: Bench) -> None:
+    """Measure the cost per acquire, free and with waiters, and the use of a limit."""
+    home = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {bench.server.client_core})
+    many = bench.size(100_000)
+    cases: list[tuple[str, Callable[[], Awaitable[float]], float | None]] = [
+        ("free", lambda: free_path(make_lane(**EVERYTHING), bench.size(20_000)), 2),
+        ("free, aiolimiter", lambda: free_aiolimiter(bench.size(20_000)), None),
+        ("10,000 wait for places", lambda: waiting_for_places(bench.size(10_000)), 8),
+        ("10,000 wait for the rate", lambda: waiting_for_the_rate(bench.size(10_000)), 8),
+        ("10,000 wait, aiolimiter", lambda: aiolimiter_waiting(bench.size(10_000)), None),
+        ("100,000 wait for places", lambda: waiting_for_places(many), 12),
+        ("100,000 wait for the rate", lambda: waiting_for_the_rate(many), 12),
+    ]
+    samples: dict[str, list[float]] = {what: [] for what, _, _ in cases}
+    try:
+        for turn in range((bench.rounds or (2 if bench.quick else 6)) + 1):
+            for what, make, _ in cases:
+                gc.collect()
+                took = asyncio.run(make()) * 1e6  # type: ignore[arg-type]
+                samples[what].extend([took] if turn else [])
+        used, most = run_with_jumping_time(use_of_a_window(10_000, 600))
+    finally:
+        os.sched_setaffinity(0, home)
+    for what, _, limit in cases:
+        who = "aiolimiter" if "aiolimiter" in what else "konko_async"
+        what, unit = what.removesuffix(", aiolimiter"), "µs CPU per acquire"
+        bench.results.figures.append(Figure("limiter", who, what, unit, samples_of(samples, what, who)))
+        if limit is not None:
+            bench.results.goals.append(Goal("limiter", what, samples[what], limit, unit=unit))
+    share = Goal("limiter", "use of 10,000 a minute", [used * 100], 98, at_least=True, unit="%")
+    over = Goal("limiter", "requests beyond it in any minute", [max(0, most - 10_000)], 0)
+    bench.results.goals.extend((share, over))
+
+
+def samples_of(samples: dict[str, list[float]], what: str, who: str) -> list[float]:
+    return samples[what if who == "konko_async" else f"{what}, aiolimiter"]
 
 
 def main() -> None:

@@ -294,7 +294,9 @@ class Stage:
 CASES = ((20, 2000, 2000, 8), (5, 1000, 500, 16), (1, 250, 100, 30))  # write chunks pace streams
 
 
-def cost(server: Server, loop: str, rounds: int, case: tuple[int, int, int, int]) -> list[list[float]]:
+def cost(
+    server: Server, loop: str, rounds: int, case: tuple[int, int, int, int]
+) -> list[list[float]]:
     """CPU per chunk in neighbouring rounds, µs: reading only, and relaying."""
     write, chunks, pace, streams = case
     scene = Scene(chunks=chunks, write=write, pace=pace)

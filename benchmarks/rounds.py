@@ -204,9 +204,9 @@ async def first_tokens(
     unfinished = sum(not task.done() for task in tasks)
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
     if unfinished < load:
-        raise Wrong(f"{load - unfinished} of {load} streams of the load had ended")
+        raise Wrong(f"{load - unfinished} of {load} streams of the load had ended: {ends[0]!r}")
     return {"cpu": cpu, "wall": wall, "units": probes, "added_us": found}
 
 

@@ -14,7 +14,8 @@ except ImportError:
     from httpx import Limits
 
 MODEL = "codellama/codellama-13b-instruct"
-FREE = Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
+# Not None: aiohttp would then keep to its own limit of 100.
+FREE = Limits(max_connections=100_000, max_keepalive_connections=100_000, keepalive_expiry=60)
 
 
 class Client:

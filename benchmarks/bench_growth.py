@@ -1,0 +1,65 @@
+"""How cost grows: with the number of streams, the size of events, and the size of messages.
+
+Rows of a batch grow in bench_batch.py. Streams: the same 20,000 tokens a second in all, spread over
+more and more streams, CPU per chunk once all are open. Events: one stream, as fast as it is read.
+Messages: whole answers to prompts of that size.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.bench import Bench, in_window, per_unit
+from benchmarks.results import Curve
+from benchmarks.rivals.table import RIVALS
+from benchmarks.scenes import Scene
+
+EVERYONE = ("ours", "hand")
+TOKENS = 20_000  # a second, all streams together
+Case = tuple[float, str, Scene, dict[str, Any]]
+
+
+def streams(bench: Bench) -> Iterable[Case]:
+    """1 ... 10,000 streams."""
+    for number in (1, 10, 100, 1_000) if bench.quick else (1, 10, 100, 1_000, 3_000, 10_000):
+        pace = TOKENS / number
+        # The gate opens when all are there; then the window, and a rest for those out of step.
+        scene = Scene(chunks=max(8, round(pace * 1.5)), pace=pace, gate=number)
+        length = 0.6 * scene.chunks / pace
+        yield number, "streams", scene, {"streams": number, "window": length}
+
+
+def events(bench: Bench) -> Iterable[Case]:
+    """Events of 100 B ... 100 kB."""
+    for size in (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000):
+        chunks = max(50, bench.size(min(20_000, 10_000_000 // size)))
+        yield size, "streams", Scene(chunks=chunks, size=size), {"streams": 1}
+
+
+def messages(bench: Bench) -> Iterable[Case]:
+    """Messages of 1 ... 200 kB."""
+    for size in (1_000, 3_000, 10_000, 30_000, 100_000, 200_000):
+        order = {"requests": bench.size(300), "at_once": bench.size(20), "prompt": size}
+        yield size, "wholes", Scene(size=1_200), order
+
+
+def curve(bench: Bench, cases: Iterable[Case], x: str, y: str) -> None:
+    """Measure one curve for everyone."""
+    rivals = bench.taking_part(*EVERYONE)
+    points: dict[str, list[tuple[float, float]]] = {rival.name: [] for rival in rivals}
+    for at, kind, scene, order in cases:
+        value = in_window if order.get("window") else per_unit
+        rounds = 2 if bench.quick else 3 if scene.gate else 5
+        for name, done in bench.turns(rivals, kind, scene, rounds, **order).items():
+            points[name].append((at, statistics.median(value(one) for one in done)))
+    for name, found in points.items():
+        bench.results.curves.append(Curve("growth", RIVALS[name].label, x, y, found))
+
+
+def measure(bench: Bench) -> None:
+    """Measure the three curves."""
+    curve(bench, streams(bench), "streams", "µs CPU per chunk")
+    curve(bench, events(bench), "bytes per event", "µs CPU per chunk")
+    curve(bench, messages(bench), "bytes per message", "µs CPU per request")
