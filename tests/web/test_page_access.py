@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from markdown_kit import SAMPLES
 from playwright.async_api import expect
-from web_kit import gated
+from web_kit import gated, relay
 
 from konko_async.testing import Answer
 
@@ -43,6 +43,24 @@ async def test_axe_finds_nothing(new_page, upstream, address, scheme, options):
     await page.page.keyboard.press("Escape")
     await page.page.click("#picker-open")
     await check(page)  # the list of models
+
+
+async def test_axe_finds_nothing_where_a_token_is_asked_for(new_page, upstream):
+    async def nobody(request):
+        return None
+
+    page = await new_page()
+    async with relay(upstream.base_url, auth=nobody) as (address, _):
+        await page.page.goto(address)
+        await expect(page.page.locator("#gate")).to_be_visible()
+        await check(page)
+        await page.page.close()
+
+
+async def test_axe_finds_nothing_in_a_second_tab(page, address):
+    await page.page.goto(f"{address}#stream=none&q=Why%3F")
+    await expect(page.page.locator(".error")).to_be_visible()
+    await check(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

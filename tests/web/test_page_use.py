@@ -248,6 +248,20 @@ async def test_a_token_is_asked_for_kept_and_given_to_other_tabs(new_context, up
         await context.close()
 
 
+async def swipe(page, start, end):
+    """A finger goes across a heading, which does not scroll itself."""
+    await page.evaluate("scrollTo(0, 0)")
+    box = await page.locator(".question-text").bounding_box()
+    session = await page.context.new_cdp_session(page)
+    y = box["y"] + 10
+    for kind, x in (("touchStart", start), ("touchMove", (start + end) / 2), ("touchMove", end)):
+        await session.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+        )
+    await session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    await session.detach()
+
+
 async def test_a_narrow_screen_has_tabs_and_never_scrolls_sideways(new_page, upstream, address):
     upstream.push(Answer.stream([WIDE_TEXT]), Answer.stream([WIDE_TEXT]), Answer.stream(["x"]))
     page = await new_page(**NARROW)
@@ -269,6 +283,11 @@ async def test_a_narrow_screen_has_tabs_and_never_scrolls_sideways(new_page, ups
     await expect(page.answer(1)).to_be_visible()
     await expect(page.answer(0)).to_be_hidden()
     await check()
+    await swipe(page.page, 60, 300)
+    await expect(page.answer(0)).to_be_visible()
+    await expect(page.answer(1)).to_be_hidden()
+    await swipe(page.page, 300, 60)
+    await expect(page.answer(1)).to_be_visible()
     await page.page.set_viewport_size({"width": 1000, "height": 740})
     await expect(page.answer(0)).to_be_visible()
     await expect(page.answer(1)).to_be_visible()

@@ -17,7 +17,7 @@ const CUT = { length: "Cut at the limit of tokens", content_filter: "Withheld by
 export const newRecord = (model) => ({ model, text: "", thought: "", state: "waiting", id: null, last: 0, pieces: 0, figures: null, finish: null, failure: null });
 
 /** The short name of a model: what comes after its maker's. */
-export const shortName = (model) => model.slice(model.lastIndexOf("/") + 1) || model;
+export const shortName = (model) => model.slice(model.lastIndexOf("/") + 1) || model || "Model";
 
 export class Answer {
   #markdown = null;
@@ -45,7 +45,7 @@ export class Answer {
   #build(hue) {
     const prose = h("div", { class: "prose" });
     const status = h("span", { class: "status" });
-    const name = h("h3", { class: "name", title: this.record.model }, shortName(this.record.model));
+    const name = h("h3", { class: "name", title: this.record.model || null }, shortName(this.record.model));
     const head = h("header", { class: "answer-head" }, h("span", { class: "dot", "aria-hidden": "true" }), name, status);
     const thought = h("div", { class: "thought-text" });
     const thinking = h("details", { class: "thought", hidden: true }, h("summary", {}, "Reasoning"), thought);
@@ -135,7 +135,7 @@ export class Answer {
     }
     this.#render();
     changed();
-    const spoken = shortName(record.model || "The model");
+    const spoken = shortName(record.model);
     if (name === "reconnecting" && detail === 1) say("Connection lost. Reconnecting.");
     else if (name === "failed") say(`${spoken}: ${detail.title}. ${detail.advice}`);
     else if (!live) sayAnswer(spoken, record.text, name);
@@ -197,7 +197,7 @@ export class Answer {
     const { element, status, notice, figures, copyButton, foot } = this.#parts;
     element.dataset.state = record.state;
     element.setAttribute("aria-busy", String(this.live));
-    element.setAttribute("aria-label", `Answer of ${shortName(record.model || "the model")}`);
+    element.setAttribute("aria-label", `Answer of ${shortName(record.model)}`);
     status.textContent = STATUS[record.state] ?? "";
     copyButton.hidden = !record.text;
     foot.hidden = record.state === "waiting" && !record.text;

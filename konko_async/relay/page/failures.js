@@ -78,7 +78,7 @@ export class Failure extends Error {
 
   /** For whoever reports it. */
   get fine() {
-    const words = [this.detail, this.code && `code ${this.code}`, this.status && `status ${this.status}`];
+    const words = [this.detail.charAt(0).toUpperCase() + this.detail.slice(1), this.code && `code ${this.code}`, this.status && `status ${this.status}`];
     return words.filter(Boolean).join(" · ");
   }
 }
