@@ -184,6 +184,12 @@ async def test_events_tell_what_happens(run, emulator):
     assert all(e.usage.total_tokens for e in rounds)
     assert repr(made) == "<ToolRun done, 1 calls>"
     assert msgspec.to_builtins(started)["type"] == "tool_started"
+    failed = ToolFinished(msgspec.structs.replace(finished.outcome, error=ValueError("a")))
+    shown = json.loads(msgspec.json.encode([*events, failed], enc_hook=str))
+    assert {"text", "reasoning", "tool_started", "tool_finished", "round_finished"} == {
+        e["type"] for e in shown
+    }
+    assert shown[-1]["outcome"]["error"] == "a"
 
 
 async def test_text_comes_as_it_comes_and_not_in_the_end(run, emulator):
@@ -281,7 +287,8 @@ async def test_what_goes_wrong_is_told_to_the_model(run, streaming):
         ),
         "Sorry.",
     )  # fmt: skip
-    result = await outcomes(run(model, [fail, add, end, cancel, stop]), streaming=streaming)
+    made = run(model, [fail, add, end, cancel, stop])
+    result = await outcomes(made, streaming=streaming)
     assert model.told[0] == "ValueError: too warm"
     assert model.told[1] == "There is no tool 'nosuch'. There are: fail, add, end, cancel, stop."
     assert model.told[2].startswith(
