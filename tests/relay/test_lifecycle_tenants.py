@@ -3,7 +3,9 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +18,8 @@ from konko_async import (
     Response,
     Timeout,
 )
-from konko_async.relay import RefusalError, Tenants
+from konko_async.relay import RefusalError, RelayOptions, RelayService, Tenants
+from konko_async.relay.aiohttp_web import add_routes
 from konko_async.testing import Answer, Emulator, FaultServer, run_with_jumping_time
 from konko_async.wire import ChatCompletion
 
@@ -300,3 +303,34 @@ def test_no_tenant_ever_gets_more_than_its_limit(script):
         )
 
     run_with_jumping_time(go())
+
+
+async def test_a_relay_gives_each_identity_its_own_limits():
+    async def who(request):
+        return request.headers.get("x-user")
+
+    async with FaultServer(default=STREAM) as server, client_of(server) as base:
+        tenants = Tenants(base, RateLimit(requests_per_minute=2, burst=1), max_wait=0)
+        service = RelayService(tenants.client, RelayOptions(models=[MODEL]), auth=who)
+        app = web.Application()
+        add_routes(app, service)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/chat/completions"
+            found = []
+            async with aiohttp.ClientSession() as session:
+                for user in ("ann", "ann", "bob", None):
+                    headers = {} if user is None else {"X-User": user}
+                    async with session.post(
+                        url, json={**ASK, "stream": True}, headers=headers
+                    ) as answer:
+                        await answer.read()
+                        found.append((answer.status, "Retry-After" in answer.headers))
+                        if answer.status == 429:
+                            assert 25 <= int(answer.headers["Retry-After"]) <= 31
+            assert found == [(200, False), (429, True), (200, False), (401, False)]
+        finally:
+            await runner.cleanup()
+        assert tenants.limits("ann").in_flight == 0
