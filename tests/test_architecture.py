@@ -74,7 +74,7 @@ PUBLIC = (
 OUTER = {
     "batch": "",
     "bench": "testing local",
-    "cli": "batch documents relay local testing summarize bench",
+    "cli": "batch documents relay relay.aiohttp_web local testing summarize bench",
     "documents": "",
     "integrations": "",
     "local": "",
