@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +54,7 @@ _SCRIPT: Final = Path(__file__).with_name("redis_lane.lua").read_text(encoding="
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _PARTS: Final = ("state", "window", "processes")
 _MOST_TIMEOUT: Final = 0.5
+_LATE: Final = 0.02
 _LONGEST_NAME: Final = 64
 
 
@@ -107,8 +110,8 @@ class RedisStore:
             return redis.asyncio.Redis.from_url(
                 url,
                 # A server that was stopped takes commands and never answers.
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
+                socket_timeout=_MOST_TIMEOUT,
+                socket_connect_timeout=_MOST_TIMEOUT,
                 retry=Retry(NoBackoff(), 0),
             )
         except (ValueError, TypeError):
@@ -135,7 +138,7 @@ class RedisStore:
         """
         keys = [f"{self._namespace}:{{{lane}}}:{part}" for part in _PARTS]
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _patience(self._timeout):
                 try:
                     answer = await self._run(keys, turn)
                 except (LostConnectionError, OSError) as error:
@@ -178,6 +181,25 @@ class RedisStore:
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._namespace!r}>"  # a URL may hold a password
+
+
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Give up after so long; but where this loop stood still, look first what came meanwhile."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    async with asyncio.timeout_at(end + _LATE) as scope:
+
+        def look() -> None:
+            late = loop.time() - end
+            if late > _LATE:
+                scope.reschedule(loop.time() + min(late, _MOST_TIMEOUT - seconds + _LATE))
+
+        timer = loop.call_at(end, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _rebuild(url: str, namespace: str, timeout: float) -> RedisStore:

@@ -16,6 +16,7 @@ local LOOK = 128           -- how far down the line is looked to say when to com
 local MOST_TICKETS = 64    -- of one process, per priority
 local STALE = 5 * SECOND   -- who waits and is not heard of for so long has gone
 local REGISTERED = 60 * SECOND
+local RETURNING = 2.5 * SECOND   -- within it all have noticed that the server is back
 
 local ask = cjson.decode(ARGV[1])
 local me, W = ask.me, ask.window
@@ -123,6 +124,25 @@ local function know()
     T.burst = T.limit * part
     local excess = math.max(T.burst - T.limit * 0.01, 0)
     T.rate = math.max(T.limit - excess, T.limit * 0.01) / (W * COVER)
+  end
+  if s.returning then
+    -- Those who have not returned yet go on with their shares.
+    local part = s.returned / s.returning
+    if R.rate then R.rate = R.rate * part end
+    if T.rate then T.rate = T.rate * part end
+  end
+end
+
+local function welcome()
+  if s.returning and now >= s.returning_until then s.returning = nil end
+  if ask.returned and ask.returned > 1 and not s.returning then
+    s.returning, s.returned, s.back = ask.returned, 0, {}
+    s.returning_until = now + RETURNING
+  end
+  if s.returning and not s.back[me] then
+    s.back[me] = true
+    s.returned = s.returned + 1
+    if s.returned >= s.returning then s.returning = nil end
   end
 end
 
@@ -350,6 +370,7 @@ end
 -- ------------------------------------------------------------------ the turn
 
 expire()
+welcome()
 know()
 if ask.epoch ~= '' and ask.epoch ~= s.t0 and not s.drained then drain() end
 for pid, at in pairs(s.seen) do

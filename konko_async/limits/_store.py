@@ -29,6 +29,9 @@ class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
         rejected: 429s, ``(retry after, or -1; patient)``, see :meth:`Strikes.add`.
         forgive: a call that left after the last rejection went well.
         reported: what headers said, ``("r" or "t", (limit, remaining, reset))``; -1: nothing.
+        returned: set in the first turn after the store was away: how many took part before. Until
+            that many have returned, or some seconds have passed, each gets its share only, as those
+            that have not noticed yet go on with theirs.
         reset: forget my tickets: an answer to an earlier turn may be lost.
         leave: the same, and that I take part.
     """
@@ -49,6 +52,7 @@ class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     rejected: list[tuple[int, bool]] = []
     forgive: bool = False
     reported: list[tuple[str, tuple[float, float, float]]] = []
+    returned: int = 0
     reset: bool = False
     leave: bool = False
 

@@ -9,6 +9,7 @@ import proof_limits
 import proof_outage
 import proof_pause
 import proof_priorities
+import proof_redis
 from proof_kit import MODEL, ask_for, client_of, serving
 
 from konko_async import APITimeoutError, InternalServerError, RateLimit
@@ -27,6 +28,20 @@ async def test_a_strict_window_is_used_and_never_broken():
     requests, tokens = found[0]["use_of_requests"], found[1]["use_of_tokens"]
     assert 0.7 < requests <= 1.01
     assert 0.7 < tokens <= 1.01
+
+
+async def test_processes_share_a_strict_window():
+    window, margin = 3.0, 0.4
+    found = await proof_redis.measure(
+        processes=4, requests=300, window=window, windows=2, margin=margin, workers=8
+    )
+    assert found["failed"] == {}
+    assert found["use"] <= 1.01
+    if found["lag"] < margin / 2:
+        assert found["rejected"] == 0
+        assert found["use"] > 0.9
+        assert found["trips"] < 1.3
+        assert 0.75 < found["shares"][0] <= found["shares"][1] < 1.25
 
 
 async def test_a_pause_holds_all_and_ends_spread_out():
