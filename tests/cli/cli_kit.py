@@ -62,8 +62,8 @@ class Command:
     def signal(self, number):
         self.process.send_signal(number)
 
-    async def finish(self, stdin=None):
-        async with asyncio.timeout(_PATIENCE):
+    async def finish(self, stdin=None, patience=_PATIENCE):
+        async with asyncio.timeout(patience):
             out, err = await self.process.communicate(stdin)
         return Result(self.process.returncode, self.seen + out.decode(), err.decode())
 
@@ -87,10 +87,10 @@ async def command(*arguments, env, executable=_COMMAND):
             await running.finish()
 
 
-async def run(*arguments, env, stdin=b"", executable=_COMMAND):
+async def run(*arguments, env, stdin=b"", executable=_COMMAND, patience=_PATIENCE):
     """Run a command to its end."""
     async with command(*arguments, env=env, executable=executable) as running:
-        return await running.finish(stdin)
+        return await running.finish(stdin, patience)
 
 
 class Terminal:

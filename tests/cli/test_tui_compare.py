@@ -202,6 +202,7 @@ async def say(chat, line):
 async def test_the_local_model_is_compared_with_itself(env):
     pytest.importorskip("xllamacpp")
     compare = ("--local", "--compare", "a", "b", "--max-tokens", "8")
-    result = await run("chat", *compare, "Say hello, please.", env={**env, "KONKO_BASE_URL": ""})
+    env = {**env, "KONKO_BASE_URL": ""}
+    result = await run("chat", *compare, "Say hello, please.", env=env, patience=100)
     assert result.code == 0, result
     assert result.out.count("-- first token") == 2
