@@ -10,7 +10,7 @@ from rich.text import Text
 
 from konko_async.cli._figures import count, duration, money
 from konko_async.cli._live import screen_console
-from konko_async.cli._output import clean, note
+from konko_async.cli._output import clean, note, terminal_size
 from konko_async.cli._tally import Answer, Tally, rate_text
 
 __all__ = ["show_stats"]
@@ -24,6 +24,7 @@ def show_stats(tally: Tally) -> None:
         note("there is no answer yet")
         return
     console = screen_console(sys.stdout)
+    console.width = terminal_size(sys.stdout)[0]  # of a dumb one, rich assumes 80
     narrow = console.width < _NARROW
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_footer=True)
     total = f"{'' if tally.counted else '~'}{count(tally.tokens)}"
