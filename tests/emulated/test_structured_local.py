@@ -45,15 +45,13 @@ class Thing(msgspec.Struct):
     size: Size
     pet: Cat | Dog
     born: dt.date
-    seen: dt.datetime
-    pair: tuple[Annotated[int, Meta(ge=0, le=9)], bool]
-    flags: Annotated[list[bool], Meta(min_length=2, max_length=3)]
-    maybe: Literal["yes"] | None = None
+    pair: tuple[Annotated[int, Meta(ge=0, le=9)], Literal["x"]]
+    when: Literal["now"] | None = None
 
 
 ASK = {
     "messages": [{"role": "user", "content": "Describe a thing as JSON."}],
-    "max_tokens": 200,
+    "max_tokens": 160,
     # The local model's own stop is the end of a line; JSON may have several.
     "stop": ["<end_of_turn>"],
     "response_format": Thing,
