@@ -29,7 +29,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     known = ", ".join(QUESTIONS)
     parser.add_argument("--only", help=f"questions, with commas: {known}")
-    parser.add_argument("--rivals", help=f"with commas; ours always takes part: {', '.join(RIVALS)}")
+    parser.add_argument(
+        "--rivals", help=f"with commas; ours always takes part: {', '.join(RIVALS)}"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="instead of each question's number")
     parser.add_argument("--loop", default="best", choices=("asyncio", "uvloop", "best"))
     parser.add_argument("--quick", action="store_true", help="fewer questions, rivals, rounds")
@@ -81,7 +83,9 @@ def main(given: list[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     missing = [n for n in told.rivals if not RIVALS[n].ready()]
     if missing:
-        print(f"without {', '.join(missing)}: make bench builds their environments", file=sys.stderr)
+        print(
+            f"without {', '.join(missing)}: make bench builds their environments", file=sys.stderr
+        )
     try:
         results = ask(told)
     except Unfit as error:

@@ -116,7 +116,15 @@ async def grown(rows):
 
 def apart(core, *arguments):
     """Run this module in a process of its own, on the client's core, and return what it says."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.bench_batch", *arguments]
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "benchmarks.bench_batch",
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
@@ -128,11 +136,15 @@ def measure(bench: Bench) -> None:
     order = ("--json", "--rows", str(bench.size(rows)), "--rounds", str(bench.rounds or rounds))
     found = apart(core, *order)
     for name, samples in found.items():
-        bench.results.figures.append(Figure("batch", name, "calls answered inside", "µs CPU per row", samples))
+        bench.results.figures.append(
+            Figure("batch", name, "calls answered inside", "µs CPU per row", samples)
+        )
     base = found.pop("plain create()")
     for (name, samples), limit in zip(found.items(), (None, 60), strict=True):
         beyond = [a - b for a, b in zip(samples, base, strict=True)]
-        bench.results.goals.append(Goal("batch", f"{name}, beyond the call", beyond, limit, unit="µs CPU per row"))
+        bench.results.goals.append(
+            Goal("batch", f"{name}, beyond the call", beyond, limit, unit="µs CPU per row")
+        )
     sizes = (1_000, 10_000, 30_000) if bench.quick else (1_000, 10_000, 100_000, 1_000_000)
     done = {size: apart(core, "--grow", str(bench.size(size, 100))) for size in sizes}
     for key, y in (("cpu", "µs CPU per row"), ("peak", "MB, peak")):

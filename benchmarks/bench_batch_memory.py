@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from benchmarks.bench_batch import CONCURRENCY, canned, write_rows
-
 from konko_async import AsyncKonko
 from konko_async.batch import run_batch
 

@@ -34,9 +34,7 @@ def measure(bench: Bench) -> None:
         url = bench.server.url(Scene(chunks=600 * PACE, pace=PACE))
         order = {"probes": bench.size(200 if load else 150), "load": load, "load_url": url}
         rivals = bench.taking_part(*(EVERYONE if load == 0 else EVERYONE[:2]))
-        done = bench.turns(
-            rivals, "first_tokens", scene, 2 if bench.quick else rounds, **order
-        )
+        done = bench.turns(rivals, "first_tokens", scene, 2 if bench.quick else rounds, **order)
         where = f"under {load:,} streams" if load else "alone"
         middle = bench.figures("first_token", f"median, {where}", "ms added", done, at(0.5))
         worst = bench.figures("first_token", f"p99, {where}", "ms added", done, at(0.99))

@@ -172,17 +172,13 @@ def measure(bench: Bench) -> None:
         os.sched_setaffinity(0, home)
     for what, _, limit in cases:
         who = "aiolimiter" if "aiolimiter" in what else "konko_async"
-        what, unit = what.removesuffix(", aiolimiter"), "µs CPU per acquire"
-        bench.results.figures.append(Figure("limiter", who, what, unit, samples_of(samples, what, who)))
+        label, unit = what.removesuffix(", aiolimiter"), "µs CPU per acquire"
+        bench.results.figures.append(Figure("limiter", who, label, unit, samples[what]))
         if limit is not None:
             bench.results.goals.append(Goal("limiter", what, samples[what], limit, unit=unit))
     share = Goal("limiter", "use of 10,000 a minute", [used * 100], 98, at_least=True, unit="%")
     over = Goal("limiter", "requests beyond it in any minute", [max(0, most - 10_000)], 0)
     bench.results.goals.extend((share, over))
-
-
-def samples_of(samples: dict[str, list[float]], what: str, who: str) -> list[float]:
-    return samples[what if who == "konko_async" else f"{what}, aiolimiter"]
 
 
 def main() -> None:

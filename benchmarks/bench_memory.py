@@ -45,7 +45,11 @@ def measure(bench: Bench) -> None:
         for rival in rivals:
             found = done[rival.name]
             peaks[rival.name] = Figure(
-                "memory", rival.label, f"peak, {streams:,} streams", "MB", [one["peak"] for one in found]
+                "memory",
+                rival.label,
+                f"peak, {streams:,} streams",
+                "MB",
+                [one["peak"] for one in found],
             )
             added[rival.name] = Figure(
                 "memory", rival.label, f"added, {streams:,} streams", "kB per stream",

@@ -22,7 +22,10 @@ def measure(bench: Bench) -> None:
     open_ = bench.figures("paced", "once open", unit, steady, in_window)
     for figures, goal in ((found, 1.10), (open_, None)):
         bench.ratios(
-            figures, ("ours", "hand", goal), ("ours_text", "hand", None), ("ours_plain", "hand", None)
+            figures,
+            ("ours", "hand", goal),
+            ("ours_text", "hand", None),
+            ("ours_plain", "hand", None),
         )
 
     rivals = bench.taking_part(*PEERS)

@@ -8,23 +8,38 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402 - the backend comes first
+import matplotlib.pyplot as plt
 
-from benchmarks.results import Curve, Figure, Results, short  # noqa: E402 - as above
+from benchmarks.results import Curve, Figure, Results, short
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; ours always in the first.
 OURS, HAND, PEER, FLOOR = "#0072B2", "#E69F00", "#999999", "#009E73"
 PANELS = (
-    ("One stream, 20 tokens a read", "µs of CPU per chunk", "burst", ("20 a write", "beside peers")),
-    ("1,000 streams × 50 tokens/s", "µs of CPU per chunk", "paced", ("whole streams", "beside peers")),
-    ("Whole answers, 100 at once", "µs of CPU per request", "whole", ("100 at once", "beside peers")),
+    (
+        "One stream, 20 tokens a read",
+        "µs of CPU per chunk",
+        "burst",
+        ("20 a write", "beside peers"),
+    ),
+    (
+        "1,000 streams of 50 tokens a second",
+        "µs of CPU per chunk",
+        "paced",
+        ("whole streams", "beside peers"),
+    ),
+    (
+        "Whole answers, 100 at once",
+        "µs of CPU per request",
+        "whole",
+        ("100 at once", "beside peers"),
+    ),
     ("1,000 open streams", "MB of memory, at the peak", "memory", ("peak, 1,000 streams",)),
 )
 STYLE = {
     "figure.dpi": 150, "figure.facecolor": "white", "axes.facecolor": "white", "font.size": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.color": "#e5e5e5",
-    "axes.axisbelow": True, "legend.frameon": False,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True,
+    "grid.color": "#e5e5e5", "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
 
 

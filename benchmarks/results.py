@@ -103,7 +103,9 @@ class Results:
     goals: list[Goal] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
 
-    def compare(self, what: str, a: Figure, b: Figure, limit: float | None = None, **more: Any) -> None:
+    def compare(
+        self, what: str, a: Figure, b: Figure, limit: float | None = None, **more: Any
+    ) -> None:
         """Add the goal that the ratio of two figures be at most the limit."""
         found = stats.ratios(a.samples, b.samples)
         what = f"{a.what}: {what}"
@@ -157,7 +159,10 @@ def tables(results: Results) -> str:
             f"{short(low)} .. {short(high)}"
         )
     if results.curves:
-        lines += ["", f"{'question':10} {'grows over':30} {'who':40} {'exponent':>9}  first .. last"]
+        lines += [
+            "",
+            f"{'question':10} {'grows over':30} {'who':40} {'exponent':>9}  first .. last",
+        ]
     for curve in results.curves:
         first, last = curve.points[0][1], curve.points[-1][1]
         lines.append(
@@ -165,7 +170,10 @@ def tables(results: Results) -> str:
             f"{short(first)} .. {short(last)} {curve.y}"
         )
     if results.goals:
-        lines += ["", f"{'question':10} {'goal':78} {'median':>9} {'95 % interval':>16} {'goal':>9}"]
+        lines += [
+            "",
+            f"{'question':10} {'goal':78} {'median':>9} {'95 % interval':>16} {'goal':>9}",
+        ]
     for goal in results.goals:
         low, high = stats.interval(goal.samples)
         limit, verdict = "", ""

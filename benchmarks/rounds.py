@@ -13,7 +13,7 @@ from typing import Any
 
 PROMPT = "Summarize the Foundation by Isaac Asimov"
 
-RIVAL: tuple[Any, str]  # the rival's module and its mode; set by the worker
+RIVAL: tuple[Any, str] = (None, "")  # the rival's module and its mode; set by the worker
 CLIENTS: dict[str, Any] = {}  # by base URL
 
 
@@ -164,11 +164,18 @@ def resident() -> tuple[float, float]:
     return int(found["VmRSS"]) / 1e3, int(found["VmHWM"]) / 1e3
 
 
-async def memory(client: Any, streams: int, expect: dict[str, Any], warm_url: str) -> dict[str, Any]:
+def forget_peak() -> None:
+    """Let the peak of resident memory begin anew; see proc(5)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+async def memory(
+    client: Any, streams: int, expect: dict[str, Any], warm_url: str
+) -> dict[str, Any]:
     """Hold so many streams open at once (the server's gate sees to it), and watch the peak."""
     await client_for(warm_url).stream([], PROMPT)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     before, _ = resident()
     done = await read_streams(client, streams, expect)
     _, peak = resident()
@@ -187,7 +194,7 @@ async def first_tokens(
     other = client_for(load_url) if load else None
     texts: list[list[Any]] = [[] for _ in range(load)]
     tasks = [asyncio.create_task(other.stream(pieces, PROMPT)) for pieces in texts]
-    while not all(texts):
+    while not all(texts):  # noqa: ASYNC110 - an event would need a look at every chunk
         await asyncio.sleep(0.05)
     draw = random.Random(1)
     found = []

@@ -12,9 +12,9 @@ from pathlib import Path
 
 MODEL = "codellama/codellama-13b-instruct"
 WORDS = (
-    " the", " empire", " had", " stood", " for", " twelve", " thousand", " years", ",", " and", " Seldon",
-    " saw", " its", " fall", " in", " equations", ".", " He", " built", " a", " foundation", " at", " the",
-    " edge", " of", " galaxy", ";", " é", "\n", " psycho", "history",
+    " the", " empire", " had", " stood", " for", " twelve", " thousand", " years", ",", " and",
+    " Seldon", " saw", " its", " fall", " in", " equations", ".", " He", " built", " a",
+    " foundation", " at", " the", " edge", " of", " galaxy", ";", " é", "\n", " psycho", "history",
 )  # fmt: skip
 STAMP = 38  # digits of two times
 HEAD = (
@@ -100,7 +100,9 @@ class Scene:
         writes[-1] += b"data: [DONE]\n\n"
         framed = [b"%x\r\n%b\r\n" % (len(data), data) for data in writes]
         framed[-1] += b"0\r\n\r\n"
-        head = HEAD.format(kind="text/event-stream; charset=utf-8", rest="Transfer-Encoding: chunked")
+        head = HEAD.format(
+            kind="text/event-stream; charset=utf-8", rest="Transfer-Encoding: chunked"
+        )
         return [head.encode(), *framed]
 
 

@@ -1,4 +1,4 @@
-"""The floor: a bare asyncio protocol that sends a request and counts what comes; it reads nothing."""
+"""The floor: a bare asyncio protocol that sends a request and counts what comes, unread."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class Client:
     def request(self, prompt: str) -> bytes:
         messages = [{"role": "user", "content": prompt}]
         body = msgspec.json.encode({"model": MODEL, "messages": messages, "max_tokens": 300})
-        head = f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         return head.encode() + body
 
     async def counter(self) -> Counter:

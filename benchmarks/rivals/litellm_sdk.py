@@ -1,4 +1,4 @@
-"""litellm: acompletion(), which keeps one client per server itself; its pool's limits are lifted."""
+"""litellm: acompletion(), which keeps one client per server; its pool's limits are lifted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ os.environ |= {
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "0",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network on import
 }
-import litellm  # noqa: E402 - reads the environment
+import litellm
 
 MODEL = "openai/codellama/codellama-13b-instruct"
 
@@ -21,9 +21,7 @@ class Client:
     async def stream(self, pieces: list[str], prompt: str) -> None:
         append = pieces.append
         messages = [{"role": "user", "content": prompt}]
-        async for chunk in await litellm.acompletion(
-            messages=messages, stream=True, **self.common
-        ):
+        async for chunk in await litellm.acompletion(messages=messages, stream=True, **self.common):
             append(chunk.choices[0].delta.content)
 
     async def whole(self, prompt: str) -> str:
