@@ -41,8 +41,8 @@ class Arrivals(Generic[C, R]):
     """
 
     __slots__ = (
-        "_answer", "_codec", "_done", "_failure", "_framer", "_lessons", "_n", "_silent", "_since",
-        "_strict", "_strings", "accumulated", "ready", "template",
+        "_answer", "_codec", "_done", "_failure", "_framer", "_lessons", "_mixed", "_n",
+        "_silent", "_since", "_strict", "_strings", "accumulated", "ready", "template",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,7 @@ class Arrivals(Generic[C, R]):
         self._lessons = _LESSONS
         self.template: Template | None = None
         self._strings: list[bytes] = []  # as the last texts were on the wire
+        self._mixed = False  # whether there may be texts and chunks in `ready`
         self._done = False
         self._failure: KonkoError | None = None
         self._since: float | None = None  # when the wait for a token began; None: nobody waits
@@ -77,10 +78,11 @@ class Arrivals(Generic[C, R]):
     def take_texts(self) -> tuple[list[str], list[bytes]]:
         """Take the texts at the front of ``ready``; return them with what they were on the wire."""
         ready, strings = self.ready, self._strings
-        texts = list(takewhile(_is_text, ready))
-        if len(texts) == len(ready):
+        if not self._mixed:
+            texts: list[str] = list(ready)
             ready.clear()
             return texts, strings[len(strings) - len(texts) :]
+        texts = list(takewhile(_is_text, ready))
         for _ in texts:
             ready.popleft()
         end = len(strings) - sum(map(_is_text, ready))  # of the texts behind other chunks
@@ -88,9 +90,14 @@ class Arrivals(Generic[C, R]):
 
     def take_chunks(self) -> list[Any]:
         """Take the chunks at the front of ``ready``, up to the first text."""
-        chunks = list(takewhile(lambda item: type(item) is not str, self.ready))
+        ready = self.ready
+        if not self._mixed:
+            chunks = list(ready)
+            ready.clear()
+            return chunks
+        chunks = list(takewhile(lambda item: type(item) is not str, ready))
         for _ in chunks:
-            self.ready.popleft()
+            ready.popleft()
         return chunks
 
     def _came(self, data: bytes) -> bool:
@@ -135,7 +142,12 @@ class Arrivals(Generic[C, R]):
         """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
         texts = alike.texts
         text = texts[0] if len(texts) == 1 else "".join(texts)
-        self._strings = self._strings + alike.strings if self.ready else alike.strings
+        if self.ready:
+            self._mixed = True
+            self._strings = self._strings + alike.strings
+        else:
+            self._mixed = False
+            self._strings = alike.strings
         self.ready.extend(texts)
         self.accumulated.add_text(self.template.index, text)  # type: ignore[union-attr]  # it read
         self._lessons = _LESSONS
@@ -168,6 +180,7 @@ class Arrivals(Generic[C, R]):
             pass  # TypeError: an ErrorEvent, as msgspec reads no subclass of str
         if chunks:
             self.accumulated.add(chunks)
+            self._mixed = bool(self.ready)
             self.ready.extend(chunks)
             if any(map(brings, chunks)):
                 self._since, self._silent = None, 0.0
@@ -180,7 +193,7 @@ class Arrivals(Generic[C, R]):
         delta = getattr(chunk.choices[0], "delta", None)
         if delta is None or not delta.content:
             return
-        if any(map(_is_text, self.ready)):
+        if self._mixed and any(map(_is_text, self.ready)):
             return  # they are of the template that there is
         self._lessons -= 1
         template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire
@@ -207,6 +220,7 @@ class Arrivals(Generic[C, R]):
             self._failure = error
             return
         self.accumulated.add([chunk])
+        self._mixed = bool(self.ready)
         self.ready.append(chunk)
         if brings(chunk):
             self._since, self._silent = None, 0.0
