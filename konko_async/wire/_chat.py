@@ -85,6 +85,8 @@ class FunctionCall(Wire):
         """
         text = self.arguments or "{}"  # some servers send nothing for no arguments
         try:
+            if text.startswith('"'):  # and some encode them twice
+                text = read_as(text, str, decoder_of(str))
             return cast("T", read_as(text, kind, decoder_of(kind)))
         except MisfitError as error:
             failure = ToolArgumentsError(

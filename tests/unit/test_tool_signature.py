@@ -171,8 +171,12 @@ def test_arguments_as_the_function_takes_them(text, arguments):
     get_weather(**arguments)
 
 
-def test_no_arguments_may_be_sent_as_nothing():
+def test_no_arguments_may_be_sent_as_nothing_and_others_encoded_twice():
     assert Tool(nothing).parse("") == {}
+    twice = msgspec.json.encode('{"place": {"city": "Rome"}}').decode()
+    assert Tool(get_weather).parse(twice) == {"place": Place("Rome")}
+    with pytest.raises(ToolArgumentsError, match="it is no JSON"):
+        Tool(nothing).parse('"')
 
 
 @pytest.mark.parametrize(
