@@ -76,7 +76,7 @@ OUTER = {
     "bench": "testing local",
     "cli": "batch documents relay relay.aiohttp_web local testing summarize bench",
     "documents": "",
-    "integrations": "",
+    "integrations": "relay",
     "local": "",
     "relay": "",
     "summarize": "batch documents",

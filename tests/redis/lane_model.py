@@ -2,14 +2,13 @@
 
 import itertools
 import random
-from pathlib import Path
 
 import msgspec
 
 from konko_async.integrations import redis as module
 from konko_async.limits import Turn
 
-SCRIPT = Path(module.__file__).with_name("redis_lane.lua").read_text(encoding="utf-8")
+SCRIPT = module._SCRIPT.text
 CLOCK = "redis.call('TIME')"
 _NAMES = itertools.count()
 MICRO = 1_000_000

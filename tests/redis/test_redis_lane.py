@@ -452,7 +452,7 @@ async def test_a_whole_client(shared_server):
         assert lane.tokens.used >= total
         await client.close()
         async with redis.asyncio.Redis(port=shared_server.port) as plain:
-            keys = await plain.keys(f"{store._namespace}:*")
+            keys = await plain.keys(f"{store._server.namespace}:*")
             assert len({key.split(b"}")[0] for key in keys}) == 1
             assert min([await plain.ttl(key) for key in keys]) > 0
             assert not any(key == b"m" for key in keys)

@@ -1,7 +1,6 @@
 """The script against what it promises, on a clock of ours: the window, the order, what is kept."""
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +14,7 @@ FEW = settings(max_examples=15, deadline=None)
 
 
 def test_the_script_is_safe_for_clusters_and_old_servers():
-    text = Path(module.__file__).with_name("redis_lane.lua").read_text(encoding="utf-8")
+    text = module._SCRIPT.text
     calls = {part.split("'")[0] for part in text.split("redis.call('")[1:]}
     # What Redis 6.2 and Valkey have; no key but those that are declared, all with one hash tag.
     assert calls == {
