@@ -69,6 +69,13 @@ PIECES = [
     "\t", "\n\t", "é", "日本", "語。", "🙂", "\u00A0", "[ ] ", "[x] ", "\r\n", "\r", ".", ",", "(", '"', "'", "\n- a\n\n  b", "\n\n1. x\n   - y",
 ]  # fmt: skip
 
+# Those that are read within a paragraph; of the long one, what was opened before is out of reach.
+INLINE_PIECES = [
+    *(piece for piece in PIECES if "\n\n" not in piece and "```" not in piece and "\r" not in piece),
+    " several words ", " and more. ", "x " * 300, "[a](http://a.b 'c d')", "[a *b](http://a.b) c*", "**bold words**", "`code of words`", "<br />",
+]  # fmt: skip
+PIECES = [*PIECES, "word " * 90, "*em* `c` [l](http://a.b) " * 20]
+
 _reference = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from markdown_kit import DOCUMENTS, PIECES, SAMPLES, actual, expected
+from markdown_kit import DOCUMENTS, INLINE_PIECES, PIECES, SAMPLES, actual, expected
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -73,6 +73,41 @@ async def test_any_text_cut_anywhere_makes_the_same(render, pieces, cuts):
     text = "".join(pieces)
     result = await render(text, sorted({cut for cut in cuts if cut < len(text)}))
     assert result["cut"] == result["whole"], json.dumps(text)
+
+
+# What is said to be settled at a text's beginning reads the same, whatever comes after it.
+SETTLED = """
+async ([text, at]) => {
+    const { readInline, settledLength } = await import("/assets/inline.js");
+    const length = settledLength(text.slice(0, at));
+    const plain = (nodes) => JSON.stringify(
+        nodes.reduce((out, node) => {
+            const { start, end, bracket, active, ...rest } = node;
+            if (node.nodes) rest.nodes = plain(node.nodes);
+            const last = out.at(-1);
+            if (last?.type === "text" && rest.type === "text") last.text += rest.text;
+            else out.push({ ...rest, ...(rest.type === "text" ? { image: undefined } : {}) });
+            return out;
+        }, []),
+    );
+    const parts = [...readInline(text.slice(0, length)), ...readInline(text.slice(length))];
+    return { length, whole: plain(readInline(text)), parts: plain(parts) };
+}
+"""
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    pieces=st.lists(st.sampled_from(INLINE_PIECES), min_size=1, max_size=25), share=st.floats(0, 1)
+)
+async def test_what_is_settled_stays(page, address, pieces, share):
+    text = "".join(pieces)
+    if not page.page.url.startswith(address):
+        await page.page.goto(address)
+    result = await page.page.evaluate(SETTLED, [text, round(share * len(text))])
+    assert result["parts"] == result["whole"], json.dumps([text, result["length"]])
 
 
 async def test_it_reads_as_the_reference_does(render):

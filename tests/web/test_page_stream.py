@@ -67,6 +67,8 @@ async def test_a_cut_connection_is_taken_up_where_it_was(page, upstream, port):
     upstream.push(gated(TOKENS, 2, 4, 6))
     async with Wire(port) as wire:
         await page.open(wire.address)
+        asked = []
+        page.page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - its signature is asked for
         await page.ask()
         await expect(page.prose()).to_have_text("word1 word2")
         await upstream.wait_for_stall(1)
@@ -84,7 +86,67 @@ async def test_a_cut_connection_is_taken_up_where_it_was(page, upstream, port):
         await expect(page.answer()).to_have_attribute("data-state", "done")
         await expect(page.prose()).to_have_text(TEXT)
         assert len(upstream.requests) == 1
+        # It asks for what it has not, not for all of it.
+        again = [request for request in asked if "/v1/streams/" in request.url]
+        assert again
+        for request in again:
+            stream = request.url.rsplit("/", 1)[1]
+            assert request.headers["last-event-id"].startswith(f"{stream}.")
         await page.page.close()
+
+
+async def test_what_comes_twice_is_shown_once(page, upstream, port):
+    upstream.push(gated(TOKENS, 2))
+
+    async def replay(route):
+        """A proxy that drops the header, or a relay that sends all of it again."""
+        headers = {k: v for k, v in route.request.headers.items() if k != "last-event-id"}
+        await route.continue_(headers=headers)
+
+    async with Wire(port) as wire:
+        await page.page.route("**/v1/streams/*", replay)
+        await page.open(wire.address)
+        await page.ask()
+        await expect(page.prose()).to_have_text("word1 word2")
+        await upstream.wait_for_stall(1)
+        wire.cut()
+        upstream.release()
+        await expect(page.answer()).to_have_attribute("data-state", "done")
+        await expect(page.prose()).to_have_text(TEXT)
+        await page.page.close()
+
+
+async def test_a_tab_that_crashed_goes_on_from_what_was_kept(new_context, upstream, address):
+    upstream.push(gated(TOKENS, 3, 6))
+    context = await new_context()
+    page = Page.of(await context.new_page())
+    await page.open(address)
+    await page.ask()
+    await expect(page.prose()).to_have_text("word1 word2 word3")
+    await upstream.wait_for_stall(1)
+    # What the page writes now and then, not what it writes when it is left.
+    kept = await page.page.evaluate(
+        """() => new Promise((resolve) => {
+            const look = () => {
+                const kept = sessionStorage.getItem("konko.chat") ?? "";
+                if (kept.includes("word3")) resolve(kept);
+                else requestAnimationFrame(look);
+            };
+            look();
+        })"""
+    )
+    again = Page.of(await context.new_page())
+    await again.page.add_init_script(
+        f"sessionStorage.getItem('konko.chat') ?? sessionStorage.setItem('konko.chat', {json.dumps(kept)})"
+    )
+    await again.open(address)
+    await expect(again.prose()).to_have_text("word1 word2 word3")
+    for stall in (1, 2):
+        await upstream.wait_for_stall(stall)
+        upstream.release()
+    await expect(again.answer()).to_have_attribute("data-state", "done")
+    await expect(again.prose()).to_have_text(TEXT)
+    assert len(upstream.requests) == 1
 
 
 async def test_a_page_that_was_offline_goes_on(page, upstream, port):

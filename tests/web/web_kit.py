@@ -100,8 +100,6 @@ class Wire:
     async def __aexit__(self, *_):
         self._server.close()
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
