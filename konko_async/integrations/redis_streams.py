@@ -92,14 +92,14 @@ class RedisStreamStore:
                 name = self._key(info.owner, info.key)
                 # As long as any stream lives that is watched; found only while it is active.
                 await self._ask("SET", name, info.id, "PX", _millis(7 * 86_400.0))
-        except OutOfMemoryError:
+        except _FullError:
             raise StoreFullError("there is no room for another stream") from None
 
     async def append(self, stream_id: str, payloads: Sequence[bytes]) -> int:
         """Add events; all readers that wait are woken."""
         try:
             word, *rest = await self._do(stream_id, "append", self._max_stream_bytes, *payloads)
-        except OutOfMemoryError:
+        except _FullError:
             raise StreamTooLongError("the streams together are longer than is kept") from None
         if word == b"long":
             raise StreamTooLongError("the stream is longer than is kept")
@@ -181,20 +181,16 @@ class RedisStreamStore:
         try:
             async with patience(self._server.timeout):
                 answer: list[bytes] = await self._server.run(_SCRIPT, keys, act, *arguments)
-        except OutOfMemoryError:
-            raise
         except (RedisError, OSError) as error:
-            _away(error)
+            _failed(error)
         return answer
 
     async def _ask(self, *words: Any) -> Any:
         try:
             async with patience(self._server.timeout):
                 return await self._server.command(*words)
-        except OutOfMemoryError:
-            raise
         except (RedisError, OSError) as error:
-            _away(error)
+            _failed(error)
 
     async def _wait(self, stream_id: str, part: str, after: str, seconds: float) -> None:
         """Wait until something follows ``after``, for some seconds at most."""
@@ -206,7 +202,7 @@ class RedisStreamStore:
                 with suppress(TimeoutError):  # redis-py's, where a client of the user's has one
                     await self._server.command(*words)
         except (RedisError, OSError) as error:
-            _away(error)
+            _failed(error)
 
     def _key(self, owner: str, key: str) -> str:
         return self._server.keys(_hash(f"{owner}\n{key}"), ("key",))[0]
@@ -215,7 +211,14 @@ class RedisStreamStore:
         return f"<RedisStreamStore {self._server.namespace!r}>"
 
 
-def _away(error: Exception) -> NoReturn:
+class _FullError(KonkoError):
+    """The server has no memory left."""
+
+
+def _failed(error: Exception) -> NoReturn:
+    # Redis 6 wraps what happens in a script into an error of its own.
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
+        raise _FullError("the store of the streams has no memory left") from None
     raise KonkoError(f"the store of the streams cannot be asked: {type(error).__name__}") from None
 
 

@@ -104,9 +104,8 @@ class Link:
             self.since, self._started = now, time.monotonic()
             self.took_part = self.processes
             _log.warning(
-                "the store of the limits cannot be asked (%s): %s, %d processes took part",
-                error, self.choice, self.processes,
-            )  # fmt: skip
+                "%s: going on with %s, %d processes took part", error, self.choice, self.processes
+            )
             self._tell("away", 0.0, str(error)[:_MESSAGE_LIMIT])
 
     def _tell(self, state: str, away: float, error: str | None) -> None:

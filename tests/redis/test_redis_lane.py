@@ -122,7 +122,7 @@ async def test_who_is_cancelled_gives_back(shared_server):
         await until(lambda: one._tickets)
         await until(lambda: one._task is None)
         small = asyncio.create_task(spend(other, 50))
-        await until(lambda: other._tickets)
+        await until(lambda: len(other._link.store.turns) == 1 and other._task is None)
         big.cancel()
         started = time.monotonic()
         await small  # it would have to wait for the 900, which have to wait for the 500
@@ -142,7 +142,8 @@ async def test_who_is_cancelled_gives_back(shared_server):
 async def test_a_cancellation_while_the_answer_is_under_way(shared_server):
     async with sharing(shared_server, 1) as ((lane,), _):
         task = asyncio.create_task(lane.admit(5))
-        await until(lambda: lane._task is not None)
+        while lane._task is None:
+            await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: lane._task is None)
@@ -361,7 +362,7 @@ async def test_what_a_server_refuses_counts_as_away(own_server):
     async with sharing(own_server, 1, on_store_failure="closed") as ((lane,), seen):
         async with redis.asyncio.Redis(port=own_server.port) as client:
             await client.replicaof("127.0.0.1", own_server.port + 1)
-            with pytest.raises(RateLimitStoreError, match="ReadOnly"):
+            with pytest.raises(RateLimitStoreError, match=r"(?i)read.?only"):
                 await spend(lane)
             await client.replicaof("NO", "ONE")
         assert len(seen) == 1
