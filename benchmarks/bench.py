@@ -17,7 +17,7 @@ Rounds = dict[str, list[dict[str, Any]]]
 TRIALS: dict[str, tuple[str, Scene, dict[str, Any]]] = {
     "one": ("streams", Scene(chunks=2_000, write=20, pace=100_000), {"streams": 1}),
     "many": ("streams", Scene(chunks=40, pace=100), {"streams": 200}),
-    "whole": ("wholes", Scene(size=1_200), {"requests": 500, "at_once": 100}),
+    "whole": ("wholes", Scene(size=1_200), {"requests": 200, "at_once": 100}),
 }
 
 
@@ -95,7 +95,7 @@ class Bench:
         if (rival.name, case) not in self.loops:
             kind, scene, order = TRIALS[case]
             spent: dict[str, list[float]] = {"asyncio": [], "uvloop": []}
-            for turn in range(4):
+            for turn in range(3):
                 for loop, cpu in spent.items():
                     done = self.worker(rival, loop).do(kind, self.server, scene, **order)
                     cpu.extend([done["cpu"]] if turn else [])
@@ -110,7 +110,7 @@ class Bench:
         """
         for above, below, limit in wanted:
             if above in found and below in found:
-                what = f"{found[above].who} / {found[below].who}"
+                what = f"{RIVALS[above].short} / {RIVALS[below].short}"
                 theirs = not above.startswith("ours")
                 self.results.compare(what, found[above], found[below], limit, at_least=theirs)
 

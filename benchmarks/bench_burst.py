@@ -27,7 +27,7 @@ def measure(bench: Bench) -> None:
 
     rivals = bench.taking_part(*PEERS)
     if len(rivals) > 1:
-        scene = Scene(chunks=bench.size(2_000), write=20, pace=PACE)
+        scene = Scene(chunks=bench.size(5_000), write=20, pace=PACE)
         rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 10, streams=1)
         found = bench.figures("burst", "beside peers", unit, rounds, per_unit)
         bench.ratios(

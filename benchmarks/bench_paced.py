@@ -7,16 +7,17 @@ from benchmarks.scenes import Scene
 
 OURS = ("ours", "ours_text", "ours_plain", "hand", "floor")
 PEERS = ("ours", "openai_aiohttp")
-STREAMS, CHUNKS, PACE = 1_000, 120, 50
+STREAMS, PACE = 1_000, 50
 
 
 def measure(bench: Bench) -> None:
     """Measure the CPU per chunk: of whole streams, and while all of them are open."""
     unit = "µs CPU per chunk"
-    scene = Scene(chunks=CHUNKS, pace=PACE)
-    order = {"streams": bench.size(STREAMS), "window": 0.6 * CHUNKS / PACE}
+    chunks = 60 if bench.quick else 100
+    scene = Scene(chunks=chunks, pace=PACE)
+    order = {"streams": bench.size(STREAMS), "window": 0.5 * chunks / PACE}
     rivals = bench.taking_part(*(OURS if not bench.quick else ("ours", "ours_text", "hand")))
-    rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 10, **order)
+    rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 8, **order)
     found = bench.figures("paced", "whole streams", unit, rounds, per_unit)
     steady = {name: done for name, done in rounds.items() if all("window" in one for one in done)}
     open_ = bench.figures("paced", "once open", unit, steady, in_window)

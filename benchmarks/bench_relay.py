@@ -313,7 +313,7 @@ def cost(
 def measure(bench: Bench) -> None:
     """Answer the question of the suite: CPU per chunk beyond reading it."""
     loop = "asyncio" if bench.loop == "best" else bench.loop
-    rounds = bench.rounds or (2 if bench.quick else 7)
+    rounds = bench.rounds or (2 if bench.quick else 5)
     for case in CASES[:1] if bench.quick else CASES:
         only, whole = cost(bench.server, loop, rounds, case)
         what, unit = f"{case[0]} a read", "µs CPU per chunk"

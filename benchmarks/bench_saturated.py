@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.bench import Bench, per_unit
+from benchmarks.rivals.table import RIVALS
 from benchmarks.scenes import Scene
 
 EVERYONE = ("ours", "ours_text", "hand", "floor")
@@ -33,5 +34,5 @@ def measure(bench: Bench) -> None:
         bench.figures("saturated", f"{prefix}cost", "µs CPU per chunk", rounds, per_unit)
         for base, limit in (("hand", 0.90), ("openai_aiohttp", 8.0)):
             if "ours" in speed and base in speed:
-                what = f"{speed['ours'].who} / {speed[base].who}"
+                what = f"ours / {RIVALS[base].short}"
                 bench.results.compare(what, speed["ours"], speed[base], limit, at_least=True)

@@ -172,7 +172,7 @@ def tables(results: Results) -> str:
     if results.goals:
         lines += [
             "",
-            f"{'question':10} {'goal':78} {'median':>9} {'95 % interval':>16} {'goal':>9}",
+            f"{'question':10} {'goal':62} {'median':>9} {'95 % interval':>16} {'goal':>9}",
         ]
     for goal in results.goals:
         low, high = stats.interval(goal.samples)
@@ -182,7 +182,7 @@ def tables(results: Results) -> str:
             verdict = "reached" if goal.reached else "NOT REACHED"
         span, unit = f"{short(low)} .. {short(high)}", f", {goal.unit}" if goal.unit else ""
         lines.append(
-            f"{goal.question:10} {goal.what + unit:78} {short(goal.value):>9} {span:>16} "
+            f"{goal.question:10} {goal.what + unit:62} {short(goal.value):>9} {span:>16} "
             f"{limit:>9}  {verdict}"
         )
     return "\n".join(lines)

@@ -16,6 +16,7 @@ class Rival:
     Attributes:
         name: what it is called in orders and results.
         label: what it is called in tables and plots.
+        short: what it is called in ratios.
         module: the module of this package.
         mode: what its ``make()`` is told.
         env: its environment is ``.venv-bench-<env>``; empty: the one of the harness.
@@ -23,6 +24,7 @@ class Rival:
 
     name: str
     label: str
+    short: str
     module: str
     mode: str = ""
     env: str = ""
@@ -41,16 +43,29 @@ class Rival:
 RIVALS = {
     rival.name: rival
     for rival in (
-        Rival("ours", "konko_async, everything on", "ours", "chunks"),
-        Rival("ours_text", "konko_async text(), everything on", "ours", "text"),
-        Rival("ours_plain", "konko_async, plain", "ours", "plain"),
-        Rival("hand", "hand-written aiohttp + msgspec", "hand"),
-        Rival("hand_tenacity", "hand-written + tenacity", "hand", "tenacity"),
-        Rival("floor", "floor: bytes counted", "floor"),
-        Rival("pyreqwest", "pyreqwest + msgspec", "pyreqwest_hand"),
-        Rival("openai", "openai (httpx2)", "openai_sdk", env="openai"),
-        Rival("openai_aiohttp", "openai + aiohttp", "openai_sdk", "aiohttp", env="openai"),
-        Rival("konko", "konko 0.5.0", "konko_sdk", env="konko"),
-        Rival("litellm", "litellm", "litellm_sdk", env="litellm"),
+        Rival("ours", "konko_async, everything on", "ours", "ours", "chunks"),
+        Rival("ours_text", "konko_async text(), everything on", "ours, text()", "ours", "text"),
+        Rival("ours_plain", "konko_async, plain", "ours, plain", "ours", "plain"),
+        Rival("hand", "hand-written aiohttp + msgspec", "hand-written", "hand"),
+        Rival(
+            "hand_tenacity",
+            "hand-written + tenacity",
+            "hand-written + tenacity",
+            "hand",
+            "tenacity",
+        ),
+        Rival("floor", "floor: bytes counted", "floor", "floor"),
+        Rival("pyreqwest", "pyreqwest + msgspec", "pyreqwest", "pyreqwest_hand"),
+        Rival("openai", "openai (httpx2)", "openai", "openai_sdk", env="openai"),
+        Rival(
+            "openai_aiohttp",
+            "openai + aiohttp",
+            "openai + aiohttp",
+            "openai_sdk",
+            "aiohttp",
+            env="openai",
+        ),
+        Rival("konko", "konko 0.5.0", "konko 0.5.0", "konko_sdk", env="konko"),
+        Rival("litellm", "litellm", "litellm", "litellm_sdk", env="litellm"),
     )
 }
