@@ -22,12 +22,16 @@ class Deadline:
     Args:
         loop: the running loop.
         when: ``loop.time()`` at which it is over, or None.
+        last: the time beyond which :meth:`allow` does not move it, or None.
     """
 
-    __slots__ = ("_cancelling", "_handle", "_loop", "_task", "expired")
+    __slots__ = ("_cancelling", "_handle", "_last", "_loop", "_task", "expired")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, when: float | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, when: float | None, last: float | None = None
+    ) -> None:
         self._loop = loop
+        self._last = last
         self.expired = False
         self._handle = None if when is None else loop.call_at(when, self._expire)
 
@@ -54,12 +58,17 @@ class Deadline:
         ):
             raise TimeoutError from error
 
-    def move(self, when: float | None) -> None:
-        """Let it be over at ``when``; nothing changes if it is over already."""
+    def allow(self, silence: float | None) -> None:
+        """Let it be over so many seconds from now; None: at the last time.
+
+        Nothing changes if it is over already.
+        """
         if self.expired:
             return
         if self._handle is not None:
             self._handle.cancel()
+        until = None if silence is None else self._loop.time() + silence
+        when = earliest(self._last, until)
         self._handle = None if when is None else self._loop.call_at(when, self._expire)
 
     def _expire(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from konko_async._attempt import Attempt
 from konko_async._exchange import Exchange
 from konko_async._operations import MODELS, Endpoint
 from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
@@ -28,7 +29,7 @@ from konko_async.middleware import (
     RetryBudget,
     RetryMiddleware,
 )
-from konko_async.middleware._limits import LimitsMiddleware
+from konko_async.middleware._limits import AttemptLimits
 from konko_async.middleware._telemetry import AttemptLog, Telemetry, notify
 from konko_async.wire import Model, ModelList
 from konko_async.wire._codec import is_finite
@@ -110,7 +111,7 @@ class Engine:
         self.breaker = breaker
         self.index = index or ModelIndex(self._fetch_models)
         self._telemetry = Telemetry(policies.observers, settings.base_url)
-        self._handle: Handler = compose(self._layers(), self._exchange())
+        self._handle: Handler = self._composed()
 
     async def _fetch_models(self) -> list[Model]:
         response, _ = await self.call(MODELS, MODELS.path, None, model=None)
@@ -143,8 +144,8 @@ class Engine:
             attempt_timeout=None if retry is None else retry.attempt_timeout,
         )
 
-    def _layers(self) -> list[Middleware]:
-        """The layers of a call, outermost first."""
+    def _composed(self) -> Handler:
+        """Put the layers of a call together, outermost first."""
         policies = self.policies
         outer, inner = split(policies.middleware)
         layers: list[Middleware] = []
@@ -158,12 +159,14 @@ class Engine:
             layers.append(RetryMiddleware(retry, self.budget))
         if policies.hedge_after is not None:
             layers.append(HedgeMiddleware(policies.hedge_after, self.budget))
-        layers.append(AttemptLog(policies.observers))
-        layers += inner
-        if self.breaker is not None:
-            layers.append(self.breaker)
-        layers.append(LimitsMiddleware(self.limiter, self.settings.api_key.fingerprint))
-        return layers
+        log = AttemptLog(policies.observers)
+        attempt = Attempt(
+            self._exchange(),
+            log=None if inner else log,
+            breaker=self.breaker,
+            limits=AttemptLimits(self.limiter, self.settings.api_key.fingerprint),
+        )
+        return compose([*layers, log, *inner] if inner else layers, attempt)
 
     async def call(
         self,

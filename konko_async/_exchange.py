@@ -49,14 +49,16 @@ class Exchange:
         loop = asyncio.get_running_loop()
         started = loop.time()
         request.call.doing = "waiting for the answer"
-        last = self._last(request, started)
+        last = request.call.deadline
+        if self._attempt_timeout is not None:
+            last = earliest(last, started + self._attempt_timeout)
         first_token = request.timeout.first_token
-        due = earliest(last, None if first_token is None else started + first_token)
+        due = last if first_token is None else earliest(last, started + first_token)
         try:
-            with Deadline(loop, due) as deadline:
+            with Deadline(loop, due, last) as deadline:
                 answer = await self._transport.open(request)
                 try:
-                    return await self._read(request, answer, _Patience(loop, deadline, last))
+                    return await self._read(request, answer, deadline)
                 except BaseException:
                     answer.abort()
                     raise
@@ -65,15 +67,10 @@ class Exchange:
                 raise
         raise _late(request, started)
 
-    def _last(self, request: Request, started: float) -> float | None:
-        """When the attempt must be over, whatever comes: its own timeout, or the call's."""
-        own = self._attempt_timeout
-        return earliest(request.call.deadline, None if own is None else started + own)
-
-    async def _read(self, request: Request, answer: Answer, patience: _Patience) -> Response:
+    async def _read(self, request: Request, answer: Answer, deadline: Deadline) -> Response:
         response = Response(answer.status, answer.headers, answer.request_id)
         if answer.status >= _FIRST_ERROR:
-            patience.allow(None)
+            deadline.allow(None)
             body = self._transport.scrub(await _explanation(answer, request.timeout.idle))
             raise _refusal(answer, body)
         if answer.status < _FIRST_SUCCESS:
@@ -91,7 +88,7 @@ class Exchange:
             response.first_token_at = asyncio.get_running_loop().time()
             request.call.open_responses.append(response)
             return response
-        body = await self._body(request, answer, patience)
+        body = await self._body(request, answer, deadline)
         try:
             response.result = request.operation.decode(body, answer)
         except APIError as error:
@@ -101,17 +98,18 @@ class Exchange:
         response.finish("ok", getattr(response.result, "usage", None))
         return response
 
-    async def _body(self, request: Request, answer: Answer, patience: _Patience) -> bytes:
+    async def _body(self, request: Request, answer: Answer, deadline: Deadline) -> bytes:
         """Read a whole body: at most so much, and never silent for longer than idle."""
         parts: list[bytes] = []
         size = 0
         while True:
-            if not answer.received_all:
-                # The head has come: from here on silence is bounded by idle, not by first_token.
-                patience.allow(request.timeout.idle)
             try:
-                # What has come already is taken without a coroutine: that is most answers.
-                data = answer.take() if answer.received_all else await answer.read()
+                if answer.received_all:  # most answers, and these need no coroutine
+                    data = answer.take()
+                else:
+                    # The head has come: from now on silence is bounded by idle, not by first_token.
+                    deadline.allow(request.timeout.idle)
+                    data = await answer.read()
             except FOREIGN as error:
                 failure = translate(error, answer.host)
                 break
@@ -158,30 +156,6 @@ def _refusal(answer: Answer, body: bytes) -> APIError:
     if answer.status < _FIRST_AFTER_REDIRECTS:
         return redirect_error(answer.status, answer.headers, answer.request_id)
     return status_error(answer.status, answer.headers, body, answer.request_id)
-
-
-class _Patience:
-    """What is left of an attempt's time: its end, and how long silence is borne.
-
-    Args:
-        loop: the running loop.
-        deadline: the one around the attempt.
-        last: ``loop.time()`` at which the attempt must be over, or None.
-    """
-
-    __slots__ = ("_deadline", "_last", "_loop")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, deadline: Deadline, last: float | None
-    ) -> None:
-        self._loop = loop
-        self._deadline = deadline
-        self._last = last
-
-    def allow(self, silence: float | None) -> None:
-        """Bear that many seconds from now; None: as many as there are."""
-        until = None if silence is None else self._loop.time() + silence
-        self._deadline.move(earliest(self._last, until))
 
 
 def _late(request: Request, started: float) -> APITimeoutError:

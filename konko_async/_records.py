@@ -10,7 +10,7 @@ import msgspec
 __all__ = ["Attempt", "CallRecord", "Observer", "PoolStats"]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt of a call: when, what, how long.
 
     Attributes:
@@ -43,7 +43,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     hedge: bool = False
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call, from the user's ``await`` to the end of its answer. Holds no prompt or answer text.
 
     OpenTelemetry's names for the fields (semantic conventions for generative AI) are in brackets.

@@ -6,9 +6,9 @@ One ``aiohttp.ClientSession`` per client and event loop, made on first use.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -33,7 +33,7 @@ __all__ = ["Answer", "Transport"]
 _STALE = 3  # pooled connections that one attempt may find closed under it
 _CLOSED_UNDER_US = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 _DRAIN = 0.1
-_LARGE_BODY = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
+_LARGE = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 
 
 class Answer:
@@ -45,10 +45,9 @@ class Answer:
         request_id: ``x-request-id``, or None.
         read: coroutine function; the bytes that are there, ``b""`` at the end of the body. Raises
             one of :data:`FOREIGN`, to be given to :func:`translate`.
-        host: of the server, for messages.
     """
 
-    __slots__ = ("_response", "content", "headers", "host", "read", "request_id", "status")
+    __slots__ = ("_response", "content", "headers", "read", "request_id", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -57,7 +56,11 @@ class Answer:
         self.request_id = self.headers.get("x-request-id")
         self.content = response.content
         self.read = response.content.readany
-        self.host = response.url.host or ""
+
+    @property
+    def host(self) -> str:
+        """The server's, for messages."""
+        return self._response.url.host or ""
 
     def take(self) -> bytes:
         """Return the bytes that are there; ``b""`` at the end of the body. Raises as ``read``."""
@@ -138,38 +141,37 @@ class Transport:
         """
         session = self._live_session()
         token = connecting.set(request)
+        content = request.content
         try:
-            for _ in range(_STALE):
+            for stale in range(_STALE + 1):
                 try:
-                    return await self._send(session, request)
+                    response = await session.request(
+                        request.operation.method,
+                        self._url(request),
+                        data=content
+                        if content is None or len(content) < _LARGE
+                        else BytesIO(content),
+                        headers=self._request_headers(request),
+                        allow_redirects=False,
+                        raise_for_status=False,
+                        timeout=self._timeout if self._own else _foreign_timeout(request),
+                    )
                 except _CLOSED_UNDER_US as error:
-                    if not self._own or request.connect is not None:
+                    if stale == _STALE or not self._own or request.connect is not None:
                         failure = translate(error, self._url(request).host or "")
                         break
-                # A server may close an idle connection just as the next request goes out on it.
-                # That says nothing of the server's health: the next connection is tried at once,
-                # and no attempt is counted (RFC 9112, 9.3.1 and RFC 9110, 9.2.2).
-            else:
-                return await self._send(session, request)
+                    # A server may close an idle connection just as the next request goes out on
+                    # it. That says nothing of its health: the next connection is tried at once,
+                    # and no attempt is counted (RFC 9112, 9.3.1 and RFC 9110, 9.2.2).
+                else:
+                    if not self._own:
+                        notice_loss(response)
+                    return Answer(response)
         except FOREIGN as error:
             failure = translate(error, self._url(request).host or "")
         finally:
             connecting.reset(token)
         raise failure
-
-    async def _send(self, session: aiohttp.ClientSession, request: Request) -> Answer:
-        response = await session.request(
-            request.operation.method,
-            self._url(request),
-            data=_body(request.content),
-            headers=self._request_headers(request),
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=self._timeout if self._own else _foreign_timeout(request),
-        )
-        if not self._own:
-            notice_loss(response)
-        return Answer(response)
 
     @property
     def connections(self) -> tuple[int, int]:
@@ -278,12 +280,6 @@ class Transport:
             else:
                 self._abandon()
         self.closed = True
-
-
-def _body(content: bytes | None) -> bytes | io.BytesIO | None:
-    if content is not None and len(content) > _LARGE_BODY:
-        return io.BytesIO(content)
-    return content
 
 
 def _foreign_timeout(request: Request) -> aiohttp.ClientTimeout:

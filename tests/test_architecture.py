@@ -58,23 +58,25 @@ ALLOWED = {
     "_closing": "",
     "_merge": "_closing _stream errors",
     "_fanout": "_closing _stream errors",
-    "_engine": "_exchange _operations _options _pipeline _records _settings _transport _verify limits "
+    "_attempt": "",
+    "_engine": "_attempt _exchange _operations _options _pipeline _records _settings _transport _verify limits "
     "middleware wire errors",
     "resources": "_checks _engine _fanout _operations _options _parsed_stream _pipeline _secret _settings _stream "
     "_structured _transport _verify tools wire errors",
     "_client": "_engine _merge _options _pipeline _records _secret _settings _transport resources limits middleware wire errors",
     "_default": "_client resources",
+    "remote": "_client _engine _options _records _secret _transport limits errors",
     "__main__": "cli",
 }  # fmt: skip
 # These stand on the public face, as users do, and never on each other (nor on those not named).
 PUBLIC = (
     "konko_async",
-    *(f"konko_async.{name}" for name in ("errors", "sse", "limits", "tools", "wire", "middleware")),
+    *(f"konko_async.{name}" for name in ("errors", "sse", "limits", "remote", "tools", "wire", "middleware")),
 )
 OUTER = {
     "batch": "",
     "bench": "testing local",
-    "cli": "batch documents relay relay.aiohttp_web local testing summarize bench",
+    "cli": "batch documents integrations relay relay.aiohttp_web local testing summarize bench",
     "documents": "",
     "integrations": "relay",
     "local": "",
@@ -118,6 +120,7 @@ HOMES = {  # where a library of others may be known
     "uvloop": "cli bench",
     "xllamacpp": "local",
     "pytest": "testing",
+    "ray": "integrations",
     "redis": "integrations",
     "hypothesis": "",
     "openai": "",

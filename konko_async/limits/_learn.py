@@ -25,6 +25,8 @@ _NAMES: Final = {
     kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset"))
     for kind in ("requests", "tokens")
 }
+_LR, _RR, _ = _NAMES["requests"]
+_LT, _RT, _ = _NAMES["tokens"]
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 _PARTS: Final = re.compile(
     r"(?:(?P<d>[0-9]{1,6}(?:\.[0-9]{0,9})?)d)?"
@@ -83,6 +85,10 @@ def read_limits(headers: Mapping[str, str]) -> Told | None:
     Args:
         headers: names in lower case, or a case-insensitive mapping.
     """
+    get = headers.get
+    # Most servers tell nothing, and all answers are asked.
+    if get(_LR) is None and get(_RR) is None and get(_LT) is None and get(_RT) is None:
+        return None
     told = read_headers(headers, "requests"), read_headers(headers, "tokens")
     return None if told == _NOTHING else told
 

@@ -40,7 +40,9 @@ class _Verdict(NamedTuple):
 
 
 _NOTHING = _Verdict(None, None)
-_WELL = _Verdict(host=True, model=True)
+
+Passed = tuple[Circuit, int, Circuit, int]
+"""The circuits that an attempt passed, of its origin and its model, each with its ticket."""
 
 
 class CircuitBreakerMiddleware:
@@ -86,8 +88,22 @@ class CircuitBreakerMiddleware:
             CircuitOpenError: it is; nothing was sent.
         """
         loop = asyncio.get_running_loop()
+        passed = self.enter(request, loop.time())
+        try:
+            response = await call_next(request)
+        except BaseException as error:
+            self.failed(passed, error, loop.time())
+            raise
+        self.answered(passed, loop.time())
+        return response
+
+    def enter(self, request: Request, now: float) -> Passed:
+        """Let an attempt pass; :meth:`answered` or :meth:`failed` ends it.
+
+        Raises:
+            CircuitOpenError: a circuit on its way is open.
+        """
         host, model = self._way(request)
-        now = loop.time()
         host_ticket = host.enter(now)
         if host_ticket is None:
             raise self._refusal(host, now)
@@ -95,20 +111,25 @@ class CircuitBreakerMiddleware:
         if model_ticket is None:
             host.leave(host_ticket)
             raise self._refusal(model, now)
+        return host, host_ticket, model, model_ticket
+
+    def answered(self, passed: Passed, now: float) -> None:
+        """End an attempt that was answered: all is well."""
+        host, host_ticket, model, model_ticket = passed
+        if host.record(host_ticket, now, well=True):
+            self._changed(host.snapshot(now))
+        if model.record(model_ticket, now, well=True):
+            self._changed(model.snapshot(now))
+
+    def failed(self, passed: Passed, error: BaseException, now: float) -> None:
+        """End an attempt that failed."""
         verdict, reason = _NOTHING, ""
-        try:
-            response = await call_next(request)
-        except APIError as error:
+        if isinstance(error, APIError):
             verdict, reason = judge(error), type(error).__name__
-            raise
-        else:
-            verdict = _WELL
-        finally:
-            # Also for a cancellation: a probe that ends without a verdict gives its place back.
-            now = loop.time()
-            self._report(host, host_ticket, verdict.host, now, reason)
-            self._report(model, model_ticket, verdict.model, now, reason)
-        return response
+        # Also for a cancellation: a probe that ends without a verdict gives its place back.
+        host, host_ticket, model, model_ticket = passed
+        self._report(host, host_ticket, verdict.host, now, reason)
+        self._report(model, model_ticket, verdict.model, now, reason)
 
     def _way(self, request: Request) -> tuple[Circuit, Circuit]:
         model = request.model or ""

@@ -118,7 +118,8 @@ class _Window:
         self.bad = 0
 
     def add(self, now: float, *, well: bool) -> None:
-        bucket = self.advance(now)
+        tick = int(now / self._width)
+        bucket = tick % _BUCKETS if tick == self._last else self.advance(now)
         if well:
             self._good[bucket] += 1
             self.good += 1

@@ -1,4 +1,4 @@
-"""The layer of the limits: a call is admitted by the rate and by the concurrency in one step.
+"""The limits of attempts: a call is admitted by the rate and by the concurrency in one step.
 
 The two are one layer, although they are two policies: a call that passed the rate limit and then
 waited for a free place would leave later than its permit says, and such calls would leave
@@ -16,11 +16,11 @@ from konko_async.middleware._classify import is_out_of_credit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from konko_async._pipeline import Handler, Request, Response
+    from konko_async._pipeline import Request, Response
     from konko_async.limits import Lane, Limiter, Permit
     from konko_async.limits._permit import Outcome
 
-__all__ = ["LimitsMiddleware"]
+__all__ = ["AttemptLimits"]
 
 _OUTCOMES: dict[str, Outcome] = {
     "ok": "ok",
@@ -31,7 +31,7 @@ _OUTCOMES: dict[str, Outcome] = {
 _REJECTED = frozenset({429, 503, 529})
 
 
-class LimitsMiddleware:
+class AttemptLimits:
     """Admits each attempt, and settles with the limits when its answer has ended.
 
     Args:
@@ -45,33 +45,73 @@ class LimitsMiddleware:
         self._limiter = limiter
         self._fingerprint = fingerprint
 
-    async def __call__(self, request: Request, call_next: Handler) -> Response:
-        """Wait for admission, run the attempt, settle.
+    def enter(self, request: Request) -> tuple[Lane | None, Permit | None]:
+        """Admit an attempt, if that can be done at once.
 
-        Raises:
-            RateLimitTimeoutError: the call cannot be admitted before its deadline.
+        Returns:
+            The lane, None for a call without a model, which has no limits; and the permit, None if
+            it has to :meth:`wait`.
         """
         if request.model is None:
-            return await call_next(request)
-        fingerprint = self._fingerprint
-        if request.target is not None:
-            fingerprint = _target_fingerprint(request.target, fingerprint)
-        lane = self._limiter.lane(request.model, fingerprint)
-        tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0
-        permit = lane.try_admit(tokens, request.priority)
-        if permit is None:
-            permit = await _wait(request, lane, tokens)
+            return None, None
+        lane = self._lane(request)
+        return lane, lane.try_admit(self._tokens(lane, request), request.priority)
+
+    async def wait(self, request: Request, lane: Lane) -> Permit:
+        """Wait until the lane admits the attempt.
+
+        Raises:
+            RateLimitTimeoutError: it cannot be admitted before its deadline.
+        """
+        call = request.call
+        call.doing = "waiting for the rate limit"
+        call.waiting += 1
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        tokens = self._tokens(lane, request)
         try:
-            response = await call_next(request)
-        except BaseException as error:
-            _settle_failure(lane, permit, error)
-            raise
+            return await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
+        finally:
+            call.waiting -= 1
+            request.queued += loop.time() - since
+
+    def answered(self, lane: Lane, permit: Permit, response: Response) -> None:
+        """Learn from an answer's headers, and settle when it ends."""
         lane.observe_headers(response.headers)
         if response.closed:  # a whole answer: it has been read
             _settle(permit, response)
         else:
             response.on_close(lambda ended: _settle(permit, ended))
-        return response
+
+    def failed(self, lane: Lane, permit: Permit, error: BaseException) -> None:
+        """Settle an attempt that failed, and learn from it."""
+        outcome: Outcome = "error"
+        if isinstance(error, APIConnectionError) and not error.request_sent:
+            permit.refund()  # nothing reached the server: it charges nothing
+        elif isinstance(error, APIStatusError):
+            lane.observe_headers(_lasting(error))
+            if error.status_code in _REJECTED:
+                # A server that says when to come back limits a rate; one that does not is too full.
+                outcome = "rejected" if error.retry_after is None else "error"
+                if not is_out_of_credit(error) and (
+                    error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
+                ):
+                    lane.observe_rejection(error.retry_after)
+            permit.settle(None)
+        else:
+            if not isinstance(error, KonkoError):
+                outcome = "cancelled"
+            permit.settle(None)
+        permit.release(outcome=outcome)
+
+    def _lane(self, request: Request) -> Lane:
+        fingerprint = self._fingerprint
+        if request.target is not None:
+            fingerprint = _target_fingerprint(request.target, fingerprint)
+        return self._limiter.lane(request.model, fingerprint)
+
+    def _tokens(self, lane: Lane, request: Request) -> int:
+        return self._limiter.estimate(request.params) if lane.counts_tokens else 0
 
 
 def _settle(permit: Permit, ended: Response) -> None:
@@ -79,44 +119,10 @@ def _settle(permit: Permit, ended: Response) -> None:
     permit.release(outcome=_OUTCOMES[ended.outcome])
 
 
-async def _wait(request: Request, lane: Lane, tokens: int) -> Permit:
-    call = request.call
-    call.doing = "waiting for the rate limit"
-    call.waiting += 1
-    loop = asyncio.get_running_loop()
-    since = loop.time()
-    try:
-        return await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
-    finally:
-        call.waiting -= 1
-        request.queued += loop.time() - since
-
-
 def _target_fingerprint(target: Any, default: str) -> str:
     """Another key or server has limits of its own."""
     key = default if target.api_key is None else target.api_key.fingerprint
     return key if target.base_url is None else f"{key}@{target.base_url}"
-
-
-def _settle_failure(lane: Lane, permit: Permit, error: BaseException) -> None:
-    outcome: Outcome = "error"
-    if isinstance(error, APIConnectionError) and not error.request_sent:
-        permit.refund()  # nothing reached the server: it charges nothing
-    elif isinstance(error, APIStatusError):
-        lane.observe_headers(_lasting(error))
-        if error.status_code in _REJECTED:
-            # A server that says when to come back limits a rate; one that does not is too full.
-            outcome = "rejected" if error.retry_after is None else "error"
-            if not is_out_of_credit(error) and (
-                error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
-            ):
-                lane.observe_rejection(error.retry_after)
-        permit.settle(None)
-    else:
-        if not isinstance(error, KonkoError):
-            outcome = "cancelled"
-        permit.settle(None)
-    permit.release(outcome=outcome)
 
 
 def _lasting(error: APIStatusError) -> Mapping[str, str]:

@@ -107,9 +107,10 @@ class RetryMiddleware:
         Raises:
             KonkoError: the last attempt's error.
         """
-        if request.operation.method == "POST" and not _has_key(request.headers):
+        headers = request.headers
+        if request.operation.method == "POST" and not (headers and _has_key(headers)):
             key = f"konko-{os.urandom(16).hex()}"
-            request = request.replace(headers={**request.headers, _IDEMPOTENCY_KEY: key})
+            request = request.replace(headers={**headers, _IDEMPOTENCY_KEY: key})
         try:
             response = await call_next(request)
         except KonkoError as error:

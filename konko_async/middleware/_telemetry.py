@@ -134,18 +134,15 @@ class AttemptLog:
         """Run the attempt and write down how it went."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        error: BaseException | None = None
-        response: Response | None = None
         try:
             response = await call_next(request)
-        except BaseException as failure:
-            error = failure
+        except BaseException as error:
+            self.write(request, started, loop.time(), None, error)
             raise
-        finally:
-            self._write(request, started, loop.time(), response, error)
+        self.write(request, started, loop.time(), response, None)
         return response
 
-    def _write(
+    def write(
         self,
         request: Request,
         started: float,
@@ -153,6 +150,15 @@ class AttemptLog:
         response: Response | None,
         error: BaseException | None,
     ) -> None:
+        """Write down how an attempt went.
+
+        Args:
+            request: the attempt's.
+            started: ``loop.time()``.
+            ended: ``loop.time()``.
+            response: the answer; None if it failed.
+            error: what it raised, or None.
+        """
         call = request.call
         call.queued += request.queued
         status = getattr(error, "status_code", None) if response is None else response.status

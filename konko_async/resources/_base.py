@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from konko_async._engine import Engine
+from konko_async._engine import CallOptions, Engine
 from konko_async._fanout import MapResults, Requests, fan_out
+from konko_async._operations import Endpoint
+from konko_async._pipeline import Call, Response
 
 __all__ = ["EngineGetter", "Mapped", "Resource"]
 
@@ -28,10 +30,37 @@ class Resource:
     def __init__(self, engine: EngineGetter) -> None:
         self._engine = engine
 
-    @staticmethod
-    async def _verify(engine: Engine, model: str, kind: Literal["chat", "text"]) -> None:
+    def _call(
+        self,
+        endpoint: Endpoint,
+        body: Any,
+        *,
+        stream: bool,
+        options: CallOptions,
+        kind: Literal["chat", "text"],
+    ) -> Awaitable[tuple[Response, Call]]:
+        """Make a call; with ``verify_models`` its model is looked up first."""
+        engine = self._engine()
+        call = engine.call(
+            endpoint, endpoint.path, body, model=body.model, stream=stream, options=options
+        )
         if engine.policies.verify_models:
-            await engine.index.check(model, kind)
+            return _verified(engine, body.model, kind, call)
+        return call
+
+
+async def _verified(
+    engine: Engine,
+    model: str,
+    kind: Literal["chat", "text"],
+    call: Coroutine[Any, Any, tuple[Response, Call]],
+) -> tuple[Response, Call]:
+    try:
+        await engine.index.check(model, kind)
+    except BaseException:
+        call.close()
+        raise
+    return await call
 
 
 class Mapped(Resource, Generic[R]):

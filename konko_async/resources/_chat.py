@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from konko_async._checks import (
@@ -15,7 +16,6 @@ from konko_async._checks import (
 )
 from konko_async._fanout import MapResults, Requests, fan_out
 from konko_async._operations import CHAT
-from konko_async._pipeline import Call, Response
 from konko_async._stream import ChatStream
 from konko_async.errors import ConfigurationError
 from konko_async.resources._base import EngineGetter, Mapped
@@ -370,14 +370,7 @@ class ChatCompletions(Mapped[ChatCompletion]):
         check_stream(stream)
         body = ChatRequest(model=model, messages=messages, stream=stream, **params)
 
-        async def call() -> tuple[Response, Call]:
-            engine = self._engine()
-            await self._verify(engine, model, "chat")
-            return await engine.call(
-                CHAT, CHAT.path, body, model=model, stream=stream, options=options
-            )
-
-        return call
+        return partial(self._call, CHAT, body, stream=stream, options=options, kind="chat")
 
 
 _MAP_OPTIONS = {"max_concurrency": 256, "ordered": False, "window": None, "fail_fast": False}

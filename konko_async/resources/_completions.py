@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal, Unpack, overload
 
 from konko_async._checks import (
@@ -13,7 +14,6 @@ from konko_async._checks import (
     known_keywords,
 )
 from konko_async._operations import COMPLETIONS
-from konko_async._pipeline import Call, Response
 from konko_async._stream import CompletionStream
 from konko_async.resources._base import Mapped
 from konko_async.resources._keywords import EXTRAS, CompletionKeywords, split_options, takes
@@ -121,11 +121,4 @@ class Completions(Mapped[Completion]):
         check_stream(stream)
         body = CompletionRequest(model=model, prompt=prompt, stream=stream, **params)
 
-        async def call() -> tuple[Response, Call]:
-            engine = self._engine()
-            await self._verify(engine, model, "text")
-            return await engine.call(
-                COMPLETIONS, COMPLETIONS.path, body, model=model, stream=stream, options=options
-            )
-
-        return call
+        return partial(self._call, COMPLETIONS, body, stream=stream, options=options, kind="text")
