@@ -63,7 +63,7 @@ async def test_documents_in_pieces_make_the_same(render):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     pieces=st.lists(st.sampled_from(PIECES), max_size=30),
@@ -97,7 +97,7 @@ async ([text, at]) => {
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     pieces=st.lists(st.sampled_from(INLINE_PIECES), min_size=1, max_size=25), share=st.floats(0, 1)
