@@ -111,7 +111,7 @@ def canary_client(server, records, **options):
         default_headers={"X-Auth-Token": THIRD},
         observers=[records.append],
         rate_limit=RateLimit(requests_per_minute=10_000, tokens_per_minute=1e9, max_concurrency=8),
-        timeout=Timeout(connect=1, first_token=0.05, idle=0.05),
+        timeout=Timeout(connect=1, first_token=0.25, idle=0.1),
         max_body_bytes=4000,
         **options,
     )
