@@ -52,6 +52,7 @@ class SharedLane(Lane):
         "_come_back",
         "_divided",
         "_eager",
+        "_left",
         "_link",
         "_name",
         "_outbox",
@@ -73,6 +74,7 @@ class SharedLane(Lane):
         self._come_back = math.inf
         self._divided = False
         self._eager = _MOST_OFFERED
+        self._left = False
 
     # --- coming and going
 
@@ -82,7 +84,7 @@ class SharedLane(Lane):
         Raises:
             RateLimitStoreError: it is away, and ``on_store_failure`` is ``"closed"``.
         """
-        link = self._link
+        link, self._left = self._link, False
         if link.error is None and not self._divided:
             now = self._clock()
             if priority != "batch":
@@ -168,7 +170,7 @@ class SharedLane(Lane):
 
     def _arrange(self, now: float, wake: float = math.inf) -> None:
         """Ask the store now, or keep a timer for when it has to be asked."""
-        if self._task is None and not self._divided:
+        if self._task is None and not self._divided and not self._left:
             due = self._due(now)
             if due > now:
                 wake = min(wake, due)
@@ -360,6 +362,7 @@ class SharedLane(Lane):
     async def close(self) -> None:
         """Tell the store what is left to be told, and leave; within half a second."""
         self._sleep_until(math.inf)
+        self._left = True  # what ends later is not told any more
         loop, task = asyncio.get_running_loop(), self._task
         if loop is not self._loop:
             return

@@ -15,13 +15,19 @@ import pytest
 SERVER = os.environ.get("KONKO_REDIS_SERVER") or shutil.which("redis-server")
 
 
+_LAST = 65_536 - 10_000  # nodes of a cluster talk to each other 10,000 ports above
+
+
 class Server:
     """A server's process, which can be stopped, killed, and started again, empty, in its place."""
 
-    def __init__(self):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    def __init__(self, *options):
+        self.options = options
+        self.port = _LAST
+        while self.port >= _LAST:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = None
         self.start()
@@ -31,6 +37,7 @@ class Server:
         command = [
             SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
             "--appendonly", "no", "--loglevel", "warning",
+            *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 10
@@ -60,10 +67,10 @@ class Server:
 
 
 @contextmanager
-def running_server():
+def running_server(*options):
     if SERVER is None:
         pytest.skip("no redis-server: apt-get install redis-server")
-    server = Server()
+    server = Server(*options)
     try:
         yield server
     finally:

@@ -434,6 +434,36 @@ async def test_a_client_of_the_user_is_used_and_left_open(shared_server):
             pickle.dumps(store)
 
 
+async def test_a_cluster(tmp_path):
+    options = ("--cluster-enabled", "yes", "--dir", str(tmp_path))
+    with running_server(*options) as server:
+        async with redis.asyncio.Redis(port=server.port) as node:
+            for first in range(0, 16384, 2048):
+                slots = range(first, first + 2048)
+                await node.execute_command("CLUSTER ADDSLOTS", *slots)
+            async with asyncio.timeout(10):
+                while "ok" not in str(await node.execute_command("CLUSTER INFO"))[:60]:
+                    await asyncio.sleep(0.02)
+        async with redis.asyncio.RedisCluster("127.0.0.1", server.port) as client:
+            limiter = Limiter(RateLimit(store=RedisStore(client), **FULL))
+            for model in "abc":
+                permit = await limiter.lane(model, "k").admit(5)
+                assert isinstance(permit, SharedPermit)
+                permit.release()
+            await limiter.close()
+
+
+async def test_what_ends_after_the_client_was_closed_opens_nothing(shared_server):
+    async with sharing(shared_server, 1) as ((lane,), _):
+        permit = await lane.admit(5)
+        await lane.close()
+        permit.settle(1)
+        permit.release()
+        assert lane._timer is None
+        assert lane._task is None
+        await spend(lane)
+
+
 async def test_a_whole_client(shared_server):
     store = RedisStore(shared_server.url, namespace=f"test{next(_NAMES)}")
     limit = RateLimit(requests_per_minute=600, tokens_per_minute=60_000, store=store)
