@@ -146,12 +146,12 @@ class Terminal:
 
 
 @contextlib.asynccontextmanager
-async def terminal(*arguments, env, width=100, height=24, make=Terminal):
+async def terminal(*arguments, env, width=100, height=24, make=Terminal, executable=_COMMAND):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-S", "-c", _TAKE_TERMINAL, *_COMMAND, *arguments),
+            *(sys.executable, "-S", "-c", _TAKE_TERMINAL, *executable, *arguments),
             env=env,
             stdin=slave,
             stdout=slave,
