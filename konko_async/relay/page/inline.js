@@ -236,6 +236,7 @@ class Reader {
     const opener = this.out[place];
     if (!opener || !opener.active || at - opener.start > REACH || text[at + 1] !== "(") {
       if (opener) opener.bracket = false;
+      if (opener?.active && at + 1 === text.length) this.waits(opener.start); // for "("
       this.push("]", at + 1);
       return;
     }
