@@ -71,14 +71,17 @@ ALLOWED = {
 # These stand on the public face, as users do, and never on each other (nor on those not named).
 PUBLIC = (
     "konko_async",
-    *(f"konko_async.{name}" for name in ("errors", "sse", "limits", "remote", "tools", "wire", "middleware")),
+    *(
+        f"konko_async.{name}"
+        for name in ("errors", "sse", "limits", "remote", "tools", "wire", "middleware")
+    ),
 )
 OUTER = {
     "batch": "",
     "bench": "testing local",
-    "cli": "batch documents integrations relay relay.aiohttp_web local testing summarize bench",
+    "cli": "batch documents integrations.ray relay relay.aiohttp_web local testing summarize bench",
     "documents": "",
-    "integrations": "relay",
+    "integrations": "batch relay",
     "local": "",
     "relay": "",
     "summarize": "batch documents",

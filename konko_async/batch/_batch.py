@@ -22,6 +22,7 @@ from konko_async.batch._run import Run
 from konko_async.batch._setup import check_all, done_before, open_journal, prepare
 from konko_async.batch._spending import unpriced
 from konko_async.batch._stop import Stop
+from konko_async.batch._workers import Workers
 
 __all__ = ["run_batch"]
 
@@ -59,6 +60,7 @@ async def run_batch(
     max_line_bytes: int = 64 * 1024 * 1024,
     max_outage: float = 600.0,
     files: Files = _FILES,
+    workers: Workers | None = None,
 ) -> BatchReport:
     """Make the calls of a file, and write the answers to another; resumable at any time.
 
@@ -104,6 +106,8 @@ async def run_batch(
         max_outage: seconds for which rows wait while the circuit breaker is open; after that the
             run ends. Default 600.
         files: writes; for tests.
+        workers: where the calls are made: ``Processes(4)`` for worker processes of this machine.
+            Limits, retries and everything that is written stay one. Default: in this process.
 
     Returns:
         What was done and what is left. Rows that failed are lines of the output with an error,
@@ -146,6 +150,7 @@ async def run_batch(
         max_line_bytes=max_line_bytes,
         max_outage=max_outage,
         files=files,
+        workers=workers,
     )
     try:
         return await _piped(client, options) if piped(options) else await _filed(client, options)

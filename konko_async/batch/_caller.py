@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import Any, Final
 
+import msgspec
+
 from konko_async import (
     AsyncKonko,
     AuthenticationError,
@@ -13,9 +15,11 @@ from konko_async import (
     KonkoError,
     RateLimitError,
 )
+from konko_async.batch._errors import BatchError
+from konko_async.batch._lines import success_line
 from konko_async.batch._rows import Row
 
-__all__ = ["Caller", "ends_all"]
+__all__ = ["Answer", "Caller", "ends_all"]
 
 _LONGEST_WAIT: Final = 30.0
 
@@ -29,7 +33,32 @@ def ends_all(error: KonkoError) -> bool:
     """Whether an error is sure to meet every other row too: then none of them is spent on it."""
     if isinstance(error, RateLimitError):
         return _is_spent(error)
-    return isinstance(error, (AuthenticationError, CircuitOpenError))
+    return isinstance(error, (AuthenticationError, BatchError, CircuitOpenError))
+
+
+class Answer(msgspec.Struct, gc=False):
+    """The answer to a row.
+
+    Attributes:
+        line: of the output.
+        prompt_tokens: that it used.
+        completion_tokens: likewise.
+        told: whether the server told what it used.
+    """
+
+    line: bytes
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    told: bool = False
+
+    @classmethod
+    def of(cls, row: Row, completion: Any) -> Answer:
+        """Make it of what the call returned."""
+        usage = completion.usage
+        line = success_line(row, completion)
+        if usage is None:
+            return cls(line)
+        return cls(line, usage.prompt_tokens, getattr(usage, "completion_tokens", 0), told=True)
 
 
 def _wait(error: CircuitOpenError | RateLimitError, waited: float) -> float:
@@ -55,7 +84,7 @@ class Caller:
         self._client = client
         self._max_outage = max_outage
 
-    async def __call__(self, row: Row) -> Any:
+    async def __call__(self, row: Row) -> Answer:
         """Return the answer.
 
         Raises:
@@ -64,7 +93,7 @@ class Caller:
         waited = 0.0
         while True:
             try:
-                return await self._call(row)
+                return Answer.of(row, await self._call(row))
             except (CircuitOpenError, RateLimitError) as error:
                 # Without a wait, an outage of seconds, or a burst of 429s that used up the budget
                 # of retries, would fail all rows. A batch has time.

@@ -3,6 +3,7 @@
 ::
 
     KonkoError
+    ├─ WorkerLostError            a row whose worker died again and again
     └─ BatchError                 .report: what had been done, if the run had begun
        ├─ BatchInputError         .problems: (line, what is wrong), the first hundred; .count
        ├─ BatchChangedError       the input, or how requests are made of it, is not what it was
@@ -26,6 +27,7 @@ __all__ = [
     "BatchInputError",
     "BatchLockedError",
     "BatchOutputError",
+    "WorkerLostError",
 ]
 
 _SHOWN = 10
@@ -81,3 +83,7 @@ class BatchOutputError(BatchError):
 
 class BatchLockedError(BatchError):
     """Another run is writing to the same output."""
+
+
+class WorkerLostError(KonkoError):
+    """The worker process that made a row's call died, and so did those that tried it again."""

@@ -14,6 +14,7 @@ from konko_async.batch._pricing import Price
 from konko_async.batch._progress import Progress
 from konko_async.batch._rows import Format
 from konko_async.batch._stop import Stop
+from konko_async.batch._workers import Workers
 
 __all__ = ["Options", "piped"]
 
@@ -50,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_line_bytes: int
     max_outage: float
     files: Files
+    workers: Workers | None
 
     def __post_init__(self) -> None:
         if self.format not in _FORMATS:

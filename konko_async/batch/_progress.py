@@ -54,6 +54,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: rows being worked on.
         retried: attempts after a first one, in this run.
         rate_limited: answers with 429, in this run.
+        repeated: rows given out again in this run, as the worker process that had them died.
         prompt_tokens: of all rows in the output, as far as servers told.
         completion_tokens: likewise.
         prompt_tokens_per_second: over the last 30 seconds.
@@ -96,6 +97,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     latency: Histogram
     first_token: Histogram
     history: tuple[Sample, ...]
+    repeated: int = 0
 
 
 class Tracker:
@@ -112,6 +114,7 @@ class Tracker:
         self.in_flight = 0
         self.retried = 0
         self.rate_limited = 0
+        self.repeated = 0
         self.stopping = False
         self.errors: dict[str, int] = {}
         self.latency = Histogram()
@@ -136,6 +139,10 @@ class Tracker:
             self.latency.add(record.duration - record.queued)
             if record.stream and record.time_to_first_token is not None:
                 self.first_token.add(record.time_to_first_token - record.queued)
+
+    def repeat(self) -> None:
+        """Count a row that was given out again."""
+        self.repeated += 1
 
     def failed(self, kind: str) -> None:
         """Count a row that failed."""
@@ -209,6 +216,7 @@ class Tracker:
             latency=self.latency.copy(),
             first_token=self.first_token.copy(),
             history=tuple(self.history),
+            repeated=self.repeated,
         )
 
 

@@ -68,6 +68,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
         first_token: likewise, until the first token; of streams only.
         history: samples over the whole run.
         estimate: with ``dry_run``, what it would take; else None.
+        repeated: rows given out again in this run, as the worker process that had them died.
     """
 
     input: str
@@ -94,6 +95,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     first_token: Histogram
     history: tuple[Sample, ...]
     estimate: Estimate | None = None
+    repeated: int = 0
 
     @classmethod
     def of(
@@ -132,6 +134,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
             first_token=progress.first_token,
             history=progress.history,
             estimate=estimate,
+            repeated=progress.repeated,
         )
 
     @property

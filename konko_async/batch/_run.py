@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from konko_async import AsyncKonko, KonkoError, MapResult, MapResults
-from konko_async.batch._caller import Caller, ends_all
+from konko_async.batch._caller import Answer, Caller, ends_all
+from konko_async.batch._crew import Crew
 from konko_async.batch._errors import BatchError, BatchOutputError
 from konko_async.batch._feed import Feed
 from konko_async.batch._journal import Ledger
-from konko_async.batch._lines import error_code, failure_line, success_line
+from konko_async.batch._lines import error_code, failure_line
 from konko_async.batch._options import Options
 from konko_async.batch._pricing import Prices
 from konko_async.batch._progress import Tracker
@@ -87,10 +88,7 @@ class Run:
             ledger, prices, max_cost=options.max_cost, max_tokens=options.max_tokens_total
         )
         self.feed = Feed(options, self._spending)
-        observers = (*client.observers, self._tracker.observe)
-        self._caller = Caller(
-            client.with_options(observers=observers), max_outage=options.max_outage
-        )
+        self._client = client.with_options(observers=(*client.observers, self._tracker.observe))
         self._stopped: StopReason | None = None
         self._fatal: KonkoError | None = None
 
@@ -100,11 +98,24 @@ class Run:
         Raises:
             BatchError: it cannot go on; ``.report`` says what was done.
         """
+        options = self._options
+        if options.workers is None:
+            return await self._run(rows, Caller(self._client, max_outage=options.max_outage))
+        crew = Crew(
+            options.workers,
+            self._client,
+            max_outage=options.max_outage,
+            repeated=self._tracker.repeat,
+        )
+        async with crew:
+            return await self._run(rows, crew)
+
+    async def _run(
+        self, rows: AsyncIterator[Row], call: Callable[[Row], Awaitable[Answer]]
+    ) -> BatchReport:
         # An answer that has not been written counts as in flight: a crash would lose it.
         at_once = self._options.max_concurrency
-        results: MapResults[Any] = MapResults.over(
-            self._caller, rows, max_concurrency=at_once, window=at_once
-        )
+        results = MapResults.over(call, rows, max_concurrency=at_once, window=at_once)
         ticker = asyncio.create_task(self._tick(results))
         unlisten = self._options.stop.listen(lambda level: self._on_stop(results, level))
         problem: BatchError | None = None
@@ -130,12 +141,15 @@ class Run:
             raise problem
         return report
 
-    async def _take(self, results: MapResults[Any], result: MapResult[Any]) -> None:
+    async def _take(self, results: MapResults[Answer], result: MapResult[Answer]) -> None:
         """Write what became of a row, unless its error is not its own."""
         row: Row = result.request
         error = result.error
-        if error is None:
-            self._write(row, result.completion)
+        answer = result.completion
+        if answer is not None:
+            self._write(row, answer)
+        elif error is None:  # pragma: no cover - one of the two is there
+            return
         elif ends_all(error):
             self._fatal = self._fatal or error
             results.stop()
@@ -146,24 +160,22 @@ class Run:
             self._spending.settle(row)
         await self._store.save_if_due(asyncio.get_running_loop().time())
 
-    def _write(self, row: Row, completion: Any) -> None:
-        usage = completion.usage
-        prompt = answer = 0
+    def _write(self, row: Row, answer: Answer) -> None:
         cost = None
-        if usage is not None:
-            prompt = usage.prompt_tokens
-            answer = getattr(usage, "completion_tokens", 0)
-            cost = self._prices.cost(row.body["model"], prompt, answer)
+        if answer.told:
+            cost = self._prices.cost(
+                row.body["model"], answer.prompt_tokens, answer.completion_tokens
+            )
         self._store.add(
             row.index,
-            success_line(row, completion),
+            answer.line,
             failed=False,
-            prompt_tokens=prompt,
-            completion_tokens=answer,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
             cost=cost,
         )
 
-    def _on_stop(self, results: MapResults[Any], level: int) -> None:
+    def _on_stop(self, results: MapResults[Answer], level: int) -> None:
         self._tracker.stopping = True
         if level > 1:
             self._stopped = "cancelled"
@@ -172,7 +184,7 @@ class Run:
             self._stopped = "stopped"
             results.stop()
 
-    async def _tick(self, results: MapResults[Any]) -> None:
+    async def _tick(self, results: MapResults[Answer]) -> None:
         """Tell of the progress, and checkpoint what waits while no row ends."""
         options, loop = self._options, asyncio.get_running_loop()
         while True:
@@ -215,6 +227,8 @@ class Run:
 
 
 def _ended(error: KonkoError) -> BatchError:
+    if isinstance(error, BatchError):
+        return error
     problem = BatchError(
         f"the run was ended, as all rows would fail: {error.message} "
         "(rows that met this error are not in the output; the next run does them)"

@@ -1,0 +1,218 @@
+"""The run's side: rows are given to workers; those of one that dies, to another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from konko_async import AsyncKonko
+from konko_async.batch._caller import Answer
+from konko_async.batch._errors import BatchError, WorkerLostError
+from konko_async.batch._rows import Row
+from konko_async.batch._workers import Message, WorkerLink, Workers
+from konko_async.remote import Admission, pack_client
+
+__all__ = ["Crew"]
+
+_log = logging.getLogger("konko_async")
+_MOST_DEATHS: Final = 5  # of workers that had the same row
+_BARREN: Final = 3  # workers of one place that died, one after another, before they did anything
+
+
+class _LostError(Exception):
+    """The worker is gone."""
+
+
+class _Hand:
+    """One worker, seen from here."""
+
+    def __init__(self, crew: Crew, client: AsyncKonko, barren: int) -> None:
+        self.jobs: dict[int, asyncio.Future[Answer]] = {}
+        self.ready = False
+        self.barren = barren
+        self.link: WorkerLink | None = None
+        self.admission = Admission(client, self.send)
+        self._crew = crew
+        self._handlers: dict[str, Callable[..., object]] = {
+            **self.admission.handlers,
+            "done": self._done,
+            "failed": self._failed,
+            "record": crew.observe,
+            "ready": self._is_ready,
+            "broken": crew.fail,
+        }
+
+    def send(self, message: Message) -> None:
+        """Send something to the worker."""
+        if self.link is not None:
+            self.link.send(message)
+
+    def heard(self, messages: list[Message]) -> None:
+        """Take in what it says."""
+        handlers = self._handlers
+        for kind, *rest in messages:
+            handlers[kind](*rest)
+
+    def _done(self, index: int, *fields: Any) -> None:
+        self.barren = 0
+        future = self.jobs.pop(index, None)
+        if future is not None and not future.done():
+            future.set_result(Answer(*fields))
+
+    def _failed(self, index: int, error: Exception) -> None:
+        self.barren = 0
+        future = self.jobs.pop(index, None)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _is_ready(self) -> None:
+        self.ready = True
+        self._crew.changed()
+
+
+class Crew:
+    """Makes the calls of rows, as a ``Caller`` does, but in workers.
+
+    Args:
+        workers: starts them.
+        client: keeps the limits; a copy of it makes the calls in each worker.
+        max_outage: as for ``Caller``.
+        repeated: called for each row that is given out again.
+
+    Raises:
+        ConfigurationError: the client cannot be used in other processes.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        client: AsyncKonko,
+        *,
+        max_outage: float,
+        repeated: Callable[[], object],
+    ) -> None:
+        self._workers = workers
+        self._client = client
+        self._hello = ("hello", pack_client(client), max_outage)
+        self._repeated = repeated
+        self._hands: list[_Hand] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BatchError | None = None
+        self._any = asyncio.Event()  # one is ready, or none ever will be
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        for _ in range(self._workers.count):
+            self._soon(self._start(0))
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._closing = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        hands, self._hands = self._hands, []
+        await asyncio.gather(*(self._bury(hand) for hand in hands))
+
+    async def __call__(self, row: Row) -> Answer:
+        """Return the answer to a row.
+
+        Raises:
+            KonkoError: what the call failed with, or why there are no workers.
+        """
+        for _ in range(_MOST_DEATHS):
+            try:
+                return await self._give(row)
+            except _LostError:
+                self._repeated()
+        raise WorkerLostError(
+            f"the worker that made this call died, and so did the next ones ({_MOST_DEATHS})"
+        )
+
+    async def _give(self, row: Row) -> Answer:
+        hand = await self._pick()
+        index = row.index
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        hand.jobs[index] = future
+        hand.send(("row", index, row.line, row.custom_id, row.url, row.body, row.named))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if hand.jobs.pop(index, None) is not None:
+                hand.send(("cancel", index))
+            raise
+
+    async def _pick(self) -> _Hand:
+        """Return the worker that has least to do."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            ready = [hand for hand in self._hands if hand.ready]
+            if ready:
+                return min(ready, key=lambda hand: len(hand.jobs))
+            self._any.clear()
+            await self._any.wait()
+
+    # -- workers come and go ---------------------------------------------------------------------
+
+    async def _start(self, barren: int) -> None:
+        hand = _Hand(self, self._client, barren)
+        self._hands.append(hand)
+        try:
+            hand.link = await self._workers.start(
+                hand.heard, lambda reason: self._lost(hand, reason)
+            )
+        except BatchError as error:
+            self.fail(error)
+            return
+        hand.send(self._hello)
+
+    def _lost(self, hand: _Hand, reason: str) -> None:
+        if self._closing or hand not in self._hands:
+            return
+        self._hands.remove(hand)
+        _log.warning("a worker died (%s): %d rows are given to others", reason, len(hand.jobs))
+        for future in hand.jobs.values():
+            if not future.done():
+                future.set_exception(_LostError())
+        hand.jobs.clear()
+        self._soon(self._bury(hand))
+        if hand.barren + 1 >= _BARREN:
+            self.fail(BatchError(f"workers die as soon as they are started: {reason}"))
+        else:
+            self._soon(self._start(hand.barren + 1))
+
+    async def _bury(self, hand: _Hand) -> None:
+        await hand.admission.close()
+        if hand.link is not None:
+            await hand.link.close()
+
+    def _soon(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def changed(self) -> None:
+        """Look again who is ready."""
+        self._any.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the run: there is nobody to do the work."""
+        if self._failure is None:
+            failure = error if isinstance(error, BatchError) else BatchError(str(error))
+            self._failure = failure
+            for hand in self._hands:
+                for future in hand.jobs.values():
+                    if not future.done():
+                        future.set_exception(_LostError())
+                hand.jobs.clear()
+        self._any.set()
+
+    def observe(self, record: Any) -> None:
+        """Hand a worker's record to the client's observers."""
+        for observer in self._client.observers:
+            try:
+                observer(record)
+            except Exception:  # noqa: BLE001 - who watches must not break the run
+                _log.exception("an observer failed")

@@ -1,0 +1,44 @@
+"""What a crew of workers is made of, whatever carries the messages to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Message", "WorkerLink", "Workers"]
+
+Message = tuple[Any, ...]
+"""A tuple of builtins and errors that begins with its kind."""
+
+
+class WorkerLink(Protocol):
+    """The way to one worker."""
+
+    def send(self, message: Message) -> None:
+        """Send a message, after those before it; nothing is done for a worker that is gone."""
+
+    async def close(self) -> None:
+        """End the worker; idempotent."""
+
+
+class Workers(Protocol):
+    """Starts workers: processes of this machine (:class:`Processes`), or actors of a cluster.
+
+    Attributes:
+        count: how many there are to be.
+    """
+
+    count: int
+
+    async def start(
+        self, heard: Callable[[list[Message]], None], lost: Callable[[str], None]
+    ) -> WorkerLink:
+        """Start one more worker, which runs a :class:`Worker`.
+
+        Args:
+            heard: to be called with its messages, in order.
+            lost: to be called once when it is gone, with the reason, unless it was closed.
+
+        Raises:
+            BatchError: it cannot be started.
+        """
