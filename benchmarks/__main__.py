@@ -20,7 +20,7 @@ QUESTIONS = (
     "batch", "relay", "growth",
 )  # fmt: skip
 QUICK = ("burst", "paced", "whole", "memory", "import", "limiter", "batch", "relay")
-FEW = ("hand", "openai_aiohttp")
+FEW = ("hand", "openai_aiohttp", "floor")
 FILES = 20_000  # descriptors that 10,000 streams want
 
 

@@ -10,7 +10,6 @@ output and its journal. Rounds alternate; the medians are compared.
 import argparse
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.load import ROOT
 from benchmarks.results import Curve, Figure, Goal
+from benchmarks.rounds import resident
 from konko_async import AsyncKonko, Response
 from konko_async.batch import run_batch
 from konko_async.wire import ChatCompletion
@@ -111,7 +111,8 @@ async def grown(rows):
         source = write_rows(Path(folder, "in.jsonl"), rows)
         async with AsyncKonko("any", "http://127.0.0.1:9/v1", middleware=[canned]) as client:
             cpu = await measure_one(batch(client, source), rows)
-    return {"cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    # Not ru_maxrss: that begins with the peak of the process that started this one.
+    return {"cpu": cpu, "peak": resident()[1]}
 
 
 def apart(core, *arguments):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.bench import Bench, in_window, per_unit
+from benchmarks.bench_memory import hold
 from benchmarks.load import Unfit
 from benchmarks.results import Curve
 from benchmarks.rivals.table import RIVALS
@@ -63,8 +64,18 @@ def curve(bench: Bench, cases: Iterable[Case], x: str, y: str) -> None:
         bench.results.curves.append(Curve("growth", RIVALS[name].label, x, y, found))
 
 
+def memory(bench: Bench) -> None:
+    """Measure the peak of resident memory, of a fresh process per point."""
+    numbers = (1, 100, 1_000) if bench.quick else (1, 100, 1_000, 10_000)
+    numbers = sorted({bench.size(number, 1) for number in numbers})
+    for rival in bench.taking_part(*EVERYONE):
+        points = [(number, hold(bench, rival, number)["peak"]) for number in numbers]
+        bench.results.curves.append(Curve("growth", rival.label, "streams", "MB, peak", points))
+
+
 def measure(bench: Bench) -> None:
-    """Measure the three curves."""
+    """Measure the four curves."""
     curve(bench, streams(bench), "streams", "µs CPU per chunk")
+    memory(bench)
     curve(bench, events(bench), "bytes per event", "µs CPU per chunk")
     curve(bench, messages(bench), "bytes per message", "µs CPU per request")

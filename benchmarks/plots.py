@@ -53,7 +53,7 @@ def colour(who: str) -> str:
 
 
 def bars(axes: Any, figures: dict[str, Figure]) -> None:
-    """Draw medians as bars, quartiles as whiskers, on a logarithmic scale."""
+    """Draw medians as bars, quartiles as whiskers."""
     ranked = sorted(figures.values(), key=lambda figure: -figure.middle[0])
     for at, figure in enumerate(ranked):
         mid, low, high = figure.middle
@@ -63,8 +63,7 @@ def bars(axes: Any, figures: dict[str, Figure]) -> None:
             short(mid), (max(mid, high), at), xytext=(4, 0), textcoords="offset points", va="center"
         )
     axes.set_yticks(range(len(ranked)), [figure.who for figure in ranked])
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
+    axes.margins(x=0.1)
     axes.grid(visible=False, axis="y")
 
 
@@ -88,7 +87,7 @@ def cost(results: Results, folder: Path) -> None:
     for one, (title, unit, found) in zip(axes[:, 0], panels, strict=True):
         bars(one, found)
         one.set_title(title)
-        one.set_xlabel(f"{unit} (logarithmic; less is better)")
+        one.set_xlabel(f"{unit} (less is better)")
     save(figure, folder / "cost.png")
 
 
@@ -96,13 +95,16 @@ def lines(axes: Any, curves: list[Curve]) -> None:
     """Draw curves over the same x, on logarithmic scales, with the exponents of their fits."""
     for curve in curves:
         xs, ys = zip(*curve.points, strict=True)
-        label = f"{curve.who} (exponent {curve.exponent:.2f})"
+        label = f"{curve.who} (exponent {curve.exponent:.2f}: {curve.verdict})"
         marker = "o" if colour(curve.who) == OURS else "s"
         axes.plot(xs, ys, marker=marker, markersize=4, color=colour(curve.who), label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
     tops = [y for curve in curves for _, y in curve.points]
     axes.set_ylim(min(tops) / 4, max(tops) * 6)  # so that what is flat looks flat
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        axis.set_minor_formatter("")
     axes.set_xlabel(curves[0].x)
     axes.set_ylabel(curves[0].y)
     axes.legend(fontsize=7)

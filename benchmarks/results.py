@@ -93,6 +93,16 @@ class Curve:
         """0: flat; 1: linear."""
         return stats.exponent(*zip(*self.points, strict=True))
 
+    @property
+    def verdict(self) -> str:
+        """Flat, at most linear, or faster than that anywhere."""
+        ys = [y for _, y in self.points]
+        if abs(self.exponent) <= 0.1 and max(ys) <= 1.5 * min(ys):
+            return "flat"
+        steps = zip(self.points, self.points[1:], strict=False)
+        steepest = max(stats.exponent((x, x2), (y, y2)) for (x, y), (x2, y2) in steps)
+        return "falls" if self.exponent < 0 else "at most linear" if steepest <= 1.15 else "FASTER"
+
 
 @dataclass
 class Results:
@@ -125,7 +135,10 @@ class Results:
                 asdict(figure) | dict(zip(("median", "q1", "q3"), figure.middle, strict=True))
                 for figure in self.figures
             ],
-            "curves": [asdict(curve) | {"exponent": curve.exponent} for curve in self.curves],
+            "curves": [
+                asdict(curve) | {"exponent": curve.exponent, "verdict": curve.verdict}
+                for curve in self.curves
+            ],
         }
         path.write_text(json.dumps(rounded(whole), indent=1, ensure_ascii=False) + "\n")
 
@@ -167,7 +180,7 @@ def tables(results: Results) -> str:
         first, last = curve.points[0][1], curve.points[-1][1]
         lines.append(
             f"{curve.question:10} {curve.x:30} {curve.who:40} {curve.exponent:9.2f}  "
-            f"{short(first)} .. {short(last)} {curve.y}"
+            f"{short(first)} .. {short(last)} {curve.y}, {curve.verdict}"
         )
     if results.goals:
         lines += [

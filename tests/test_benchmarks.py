@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.load import Server, Unfit, Worker
-from benchmarks.results import Goal, Results
+from benchmarks.results import Curve, Goal, Results
 from benchmarks.rivals.table import RIVALS
 from benchmarks.scenes import Scene
 from benchmarks.stats import exponent, interval, percentile
@@ -104,6 +104,16 @@ def test_statistics():
     assert percentile(range(1, 101), 0.99) == 99
     low, high = interval([1, 2, 3, 4, 5])
     assert 1 <= low <= 3 <= high <= 5
+
+
+def test_growth_is_named():
+    def verdict(*ys):
+        return Curve("q", "w", "x", "y", list(zip((1, 10, 100), ys, strict=True))).verdict
+
+    assert verdict(5, 5.1, 5) == "flat"
+    assert verdict(5, 14, 104) == "at most linear"
+    assert verdict(1, 10, 1000) == "FASTER"
+    assert verdict(50, 40, 30) == "falls"
 
 
 def test_goals_are_judged_by_their_sense():
