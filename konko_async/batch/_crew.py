@@ -18,7 +18,8 @@ __all__ = ["Crew"]
 
 _log = logging.getLogger("konko_async")
 _MOST_DEATHS: Final = 5  # of workers that had the same row
-_BARREN: Final = 3  # workers of one place that died, one after another, before they did anything
+_SUSPECT: Final = 2  # deaths from which on a row is tried again beside no other such row
+_BARREN: Final = 3  # workers of one place that died, one after another, before they were ready
 
 
 class _LostError(Exception):
@@ -56,19 +57,17 @@ class _Hand:
             handlers[kind](*rest)
 
     def _done(self, index: int, *fields: Any) -> None:
-        self.barren = 0
         future = self.jobs.pop(index, None)
         if future is not None and not future.done():
             future.set_result(Answer(*fields))
 
     def _failed(self, index: int, error: Exception) -> None:
-        self.barren = 0
         future = self.jobs.pop(index, None)
         if future is not None and not future.done():
             future.set_exception(error)
 
     def _is_ready(self) -> None:
-        self.ready = True
+        self.ready, self.barren = True, -1
         self._crew.changed()
 
 
@@ -102,6 +101,7 @@ class Crew:
         self._failure: BatchError | None = None
         self._any = asyncio.Event()  # one is ready, or none ever will be
         self._closing = False
+        self._alone = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         for _ in range(self._workers.count):
@@ -121,9 +121,14 @@ class Crew:
         Raises:
             KonkoError: what the call failed with, or why there are no workers.
         """
-        for _ in range(_MOST_DEATHS):
+        for deaths in range(_MOST_DEATHS):
             try:
-                return await self._give(row)
+                if deaths < _SUSPECT:
+                    return await self._give(row)
+                # One of those that were there each time may be to blame. Apart from each other,
+                # the others get through.
+                async with self._alone:
+                    return await self._give(row)
             except _LostError:
                 self._repeated()
         raise WorkerLostError(
