@@ -1,9 +1,13 @@
 """Every command and snippet of the README, and of the command line's page, does what it says."""
 
+import ast
 import asyncio
+import contextlib
+import importlib
 import os
 import re
 import signal
+import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -18,11 +22,13 @@ from cli_kit import KEY, command, environment, join_waiters, run, terminal
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/cli.md", "docs/structured.md"]
+# Pages with pieces of programs: what is whole is run, the rest is compiled and its names looked up.
+SKETCHED = ["docs/web-backends.md", "docs/relay.md", "docs/page.md", "docs/bench.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    for page in PAGES:
+def blocks(language, pages=PAGES):
+    for page in pages:
         for number, (kind, text) in enumerate(BLOCK.findall((ROOT / page).read_text())):
             if kind == language:
                 local = "LocalServer" in text or "--local" in text
@@ -51,7 +57,70 @@ def skip_without_local_model(text):
         pytest.importorskip("xllamacpp")
 
 
-@pytest.mark.parametrize("text", list(blocks("python")))
+def serves(text):
+    return "run_app(" in text or "FastAPI(" in text
+
+
+def served_blocks():
+    found = blocks("python", PAGES + SKETCHED)
+    return [block for block in found if serves(block.values[0])]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def serving(text, env, folder):
+    """Run a snippet's application in a process; yields that and a session for it."""
+    port = free_port()
+    file = folder / "snippet.py"
+    text = re.sub(r"run_app\(app.*\)", f'run_app(app, host="127.0.0.1", port={port})', text)
+    file.write_text(text)
+    how = (sys.executable, "-W", "error", str(file))
+    if "FastAPI(" in text:
+        where = ("--app-dir", str(folder), "--port", str(port))
+        how = (sys.executable, "-W", "error", "-m", "uvicorn", "snippet:app", *where)
+    joined = ("sh", "-c", 'exec "$@" 2>&1', "sh", *how)  # uvicorn tells on standard error
+    env = {**env, "PYTHONUNBUFFERED": "1"}
+    async with command(env=env, executable=joined) as server:
+        await server.wait_for("unning on http")
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as browser:
+            yield server, browser
+
+
+@pytest.mark.parametrize("text", served_blocks())
+async def test_a_snippet_that_serves_streams_and_ends_well(text, env, tmp_path):
+    path, body = "/chat", {"question": "What is an event loop?"}
+    if "RelayService" in text:
+        messages = [{"role": "user", "content": "What is an event loop?"}]
+        model = "codellama/codellama-13b-instruct"
+        path, body = "/v1/chat/completions", {"messages": messages, "model": model, "stream": True}
+    async with serving(text, env, tmp_path) as (server, browser):
+        async with browser.post(path, json=body) as response:
+            said = await response.text()
+            assert (response.status, response.content_type) == (200, "text/event-stream"), said
+            assert said.endswith("data: [DONE]\n\n")
+        server.signal(signal.SIGTERM)
+        ended = await server.finish()
+    assert ended.code in {0, -signal.SIGTERM}, ended
+    assert "Traceback" not in ended.out
+    assert KEY not in ended.out
+
+
+@pytest.mark.parametrize("text", list(blocks("python", SKETCHED)))
+def test_a_sketch_compiles_and_its_names_exist(text):
+    tree = compile(text, "sketch", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "text", [block for block in blocks("python") if not serves(block.values[0])]
+)
 async def test_a_python_snippet_runs(text, env, tmp_path):
     skip_without_local_model(text)
     file = tmp_path / "test_snippet.py"
@@ -141,9 +210,10 @@ async def check_conversation(line, env):
 
 
 def test_every_block_is_run_and_every_link_leads_somewhere():
-    for page in PAGES:
+    for page in PAGES + SKETCHED:
         text = (ROOT / page).read_text()
-        assert {kind for kind, _ in BLOCK.findall(text)} <= {"python", "sh"}
+        if page in PAGES:
+            assert {kind for kind, _ in BLOCK.findall(text)} <= {"python", "sh"}
         assert text.count("```") == 2 * len(BLOCK.findall(text))
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
             if not link.startswith("http"):
