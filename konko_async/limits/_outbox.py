@@ -32,7 +32,8 @@ class Outbox:
     Attributes:
         told: the store's last answer.
         heard: when it came; ``-inf`` if none did.
-        flush_at: when the next turn has to be made for its sake; ``inf`` if there is nothing.
+        flush_at: when the next turn has to be made for its sake: ``-inf`` for at once, ``inf`` if
+            there is nothing.
     """
 
     __slots__ = (
@@ -60,8 +61,10 @@ class Outbox:
         self._forgive = False
         self._reported: dict[str, Reported] = {}
 
-    def settle(self, now: float, epoch: str, slot: int, requests: int, tokens: int) -> None:
-        """Correct what was counted in a slot.
+    def settle(
+        self, now: float, epoch: str, slot: int, requests: int, tokens: int, *, soon: bool = True
+    ) -> None:
+        """Correct what was counted in a slot; if not ``soon``, whenever there is a turn.
 
         What was counted before the store lost its memory is in no slot any more: what was used
         beyond it counts as of now, and nothing is given back.
@@ -72,20 +75,21 @@ class Outbox:
             return
         before = self._settled.get(slot, (0, 0))
         self._settled[slot] = before[0] + requests, before[1] + tokens
-        self.flush_at = min(self.flush_at, now + _FLUSH_AFTER)
+        if soon:
+            self.flush_at = min(self.flush_at, now + _FLUSH_AFTER)
 
-    def withdraw(self, now: float, ticket: int) -> None:
+    def withdraw(self, ticket: int) -> None:
         """Take a ticket out of the line, at once: it is in the way of others."""
         self._withdrawn.append(ticket)
-        self.flush_at = now
+        self.flush_at = -math.inf
 
-    def reject(self, now: float, retry_after: float | None, *, patient: bool) -> None:
+    def reject(self, retry_after: float | None, *, patient: bool) -> None:
         """Tell of a rejection, at once; see :meth:`Strikes.add`."""
         wait = -1
         if retry_after is not None and 0.0 < retry_after < math.inf:
             wait = max(int(retry_after * MICRO), 1)
         self._rejected.append((wait, patient))
-        self.flush_at = now
+        self.flush_at = -math.inf
 
     def forgive(self, now: float) -> None:
         """Tell that a call which left after the last rejection went well."""
@@ -113,7 +117,7 @@ class Outbox:
             if left is None or before.remaining < left:
                 reported = Reported(reported.limit, before.remaining, before.reset)
         self._reported[kind] = reported
-        self.flush_at = min(self.flush_at, now + (_FLUSH_AFTER if reported.remaining else 0.0))
+        self.flush_at = min(self.flush_at, now + _FLUSH_AFTER)
 
     def come_back(self, now: float, since: float, throttle: Throttle, processes: int) -> None:
         """Tell what was spent without the store, from ``since`` on, and how many took part then."""
@@ -128,7 +132,7 @@ class Outbox:
             # All as of the last of them: counted for longer rather than for too short.
             age = max(int((now - group[-1][0]) * MICRO), 0)
             self._late.append((age, sum(one[1] for one in group), sum(one[2] for one in group)))
-        self.flush_at = now
+        self.flush_at = -math.inf
 
     def turn(self, now: float, me: str) -> Turn:
         """Put all into a turn; what it holds is out of the box."""
@@ -159,18 +163,18 @@ class Outbox:
     def answered(self, now: float, told: Reply, took: float) -> None:
         """Note an answer, and the seconds that it took."""
         if told.epoch != self.told.epoch and self.told.epoch:
-            self._remind(now)
+            self._remind()
         self.told, self.heard = told, now
         self._reset = False
         # An upward jolt counts for little, a lasting rise for all.
         self._round_trip += (took - self._round_trip) * 0.2
 
-    def _remind(self, now: float) -> None:
+    def _remind(self) -> None:
         """The store lost its memory: tell it what we know of the limits."""
         for kind, learned in (("r", self.told.learned_requests), ("t", self.told.learned_tokens)):
             if learned and kind not in self._reported:
                 self._reported[kind] = Reported(float(learned))
-                self.flush_at = now
+                self.flush_at = -math.inf
 
     def lost(self, turn: Turn) -> None:
         """Note that nobody knows whether a turn was taken: tell again what is safe to tell twice.

@@ -32,6 +32,7 @@ __all__ = ["SharedLane"]
 
 _MOST_OFFERED: Final = 64
 _FEW_MORE: Final = 2
+_TOGETHER: Final = 0.15
 # Between two visits for tickets that stand in line, in seconds: at high rates several are granted
 # per visit, and whatever changed in the meantime is heard of soon.
 _SHORTEST_WAIT: Final = 0.002
@@ -117,7 +118,8 @@ class SharedLane(Lane):
             return
         now = self._time()
         self._throttle.correct(permit.charges, requests, tokens)
-        self._outbox.settle(now, permit.epoch, permit.slot, requests, tokens)
+        soon = requests != 0 or self.counts_tokens  # else it is for show
+        self._outbox.settle(now, permit.epoch, permit.slot, requests, tokens, soon=soon)
         self._arrange(now)
 
     def _release(self, permit: Permit, latency: float | None, outcome: Outcome) -> None:
@@ -147,7 +149,7 @@ class SharedLane(Lane):
             super().observe_rejection(retry_after)
             return
         now, patient = self._clock(), self._adaptive is not None
-        self._outbox.reject(now, retry_after, patient=patient)
+        self._outbox.reject(retry_after, patient=patient)
         if retry_after is not None and 0.0 < retry_after < math.inf:
             # What is granted before the store has heard of it does not leave.
             self._news(now, paused=self._throttle.pause(now, min(retry_after, MAX_PAUSE)))
@@ -186,15 +188,19 @@ class SharedLane(Lane):
             if waiter.alive and not waiter.future.done():
                 in_line[waiter.line.priority] += 1
             else:
-                self._drop(now, ticket)
+                self._drop(ticket)
         for line in (self._queue.interactive, self._queue.batch):
             if line.count and not in_line[line.priority] and self._places(line, now) > 0:
                 return now
-        return min(self._outbox.flush_at, self._come_back if self._tickets else math.inf)
+        flush = self._outbox.flush_at
+        if not self._tickets:
+            return flush
+        # What is to be told waits for the next visit, if that is not far.
+        return self._come_back if self._come_back < flush + _TOGETHER else flush
 
-    def _drop(self, now: float, ticket: int) -> None:
+    def _drop(self, ticket: int) -> None:
         self._tickets.pop(ticket).ticket = 0
-        self._outbox.withdraw(now, ticket)
+        self._outbox.withdraw(ticket)
 
     def _places(self, line: Line, now: float) -> float:
         return self._cap_of(line, now) - self._in_flight
@@ -284,7 +290,7 @@ class SharedLane(Lane):
                 waiter.ticket = 0
                 del self._tickets[ticket]
         for ticket in standing - self._tickets.keys():
-            self._outbox.withdraw(now, ticket)
+            self._outbox.withdraw(ticket)
         if told.wait >= 0:
             wait = min(max(told.wait / MICRO, _SHORTEST_WAIT), _LONGEST_WAIT)
             self._come_back = now + wait

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import multiprocessing
+import random
 import sys
 import time
 from pathlib import Path
@@ -11,9 +12,10 @@ from proof_kit import MODEL, Lag, Load, arguments, ask_for, client_of, row, say,
 
 from konko_async import RateLimit, StoreRecord
 from konko_async.integrations.redis import RedisStore
+from konko_async.limits import Limiter
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "redis"))
-from redis_kit import Counted, running_server
+from redis_kit import Counted, most_in, running_server
 
 _WIDTHS = (30, 8, 8, 8, 6, 14, 12, 10, 10)
 _FAULTS = ("", "stopped", "killed", "restarted empty")
@@ -67,6 +69,65 @@ async def _process(told, barrier):
 
 def _main(told, barrier, results):
     results.put(json.dumps(asyncio.run(_process(told, barrier))))
+
+
+async def _acquire(told, barrier):
+    """One of the processes that only ask for admission: weights of 1 to 50."""
+    store, chance, got = Counted(RedisStore(told["redis"])), random.Random(told["seed"]), []
+    limiter = Limiter(RateLimit(tokens_per_minute=told["tokens"], window=1.0, store=store))
+    lane, lag = limiter.lane("model", "key"), Lag()
+    await asyncio.to_thread(barrier.wait)
+    end, cpu = time.monotonic() + told["seconds"], time.process_time()
+
+    async def work():
+        while time.monotonic() < end:
+            tokens = chance.randint(1, 50)
+            permit = await lane.admit(tokens)
+            got.append((time.monotonic(), tokens))
+            permit.release()
+
+    async with lag.watched():
+        await asyncio.gather(*(work() for _ in range(told["tasks"])))
+    cpu = time.process_time() - cpu
+    await limiter.close()
+    return {"got": got, "turns": len(store.turns), "cpu": cpu, "lag": lag.worst}
+
+
+def _main_acquire(told, barrier, results):
+    results.put(json.dumps(asyncio.run(_acquire(told, barrier))))
+
+
+async def acquire(*, processes=4, tasks=16, tokens=2000, seconds=8):
+    """Measure the store alone: 4 processes with 16 tasks each, weights of 1 to 50.
+
+    Returns:
+        `rate` (tokens per second), `most` (in any second), `trips` (per acquire), `cpu` (seconds
+        per acquire, of the process), `lag`.
+    """
+    context = multiprocessing.get_context("spawn")
+    with running_server() as server:
+        queue, barrier = context.Queue(), context.Barrier(processes)
+        told = {"redis": server.url, "tokens": tokens, "tasks": tasks, "seconds": seconds}
+        running = [
+            context.Process(target=_main_acquire, args=({**told, "seed": n}, barrier, queue))
+            for n in range(processes)
+        ]
+        for process in running:
+            process.start()
+        found = [json.loads(await asyncio.to_thread(queue.get)) for _ in running]
+        for process in running:
+            await asyncio.to_thread(process.join)
+        queue.close()
+    events = [tuple(event) for one in found for event in one["got"]]
+    first = min(at for at, _ in events)
+    inside = sum(n for at, n in events if first + 1 <= at < first + seconds - 1)
+    return {
+        "rate": inside / (seconds - 2),
+        "most": most_in(1.0, [event for event in events if event[0] < first + seconds]),
+        "trips": sum(one["turns"] for one in found) / len(events),
+        "cpu": sum(one["cpu"] for one in found) / len(events),
+        "lag": max(one["lag"] for one in found),
+    }
 
 
 async def _disturb(server, fault, start, seconds):
@@ -172,6 +233,12 @@ async def main():
     options = arguments(
         __doc__, processes=8, requests=800, window=5.0, windows=3, workers=16, margin=0.1, choice="local_share"
     )  # fmt: skip
+    alone = await acquire()
+    say(
+        f"the store alone, 4 processes x 16 tasks, weights 1-50, 2,000 tokens a second: "
+        f"{alone['rate']:.0f}/s, at most {alone['most']} in any second, {alone['trips']:.2f} round "
+        f"trips and {1e6 * alone['cpu']:.0f} us of CPU per acquire, lag {1000 * alone['lag']:.0f} ms"
+    )
     say(f"{options.processes} processes, {options.requests} requests in {options.window:g} s")
     row(
         "redis", "calls", "used", "429s", "trips", "shares", "away/back", "known in", "lag",

@@ -93,7 +93,9 @@ async def test_two_share_one_limit(shared_server):
 
 
 async def test_many_at_once_take_one_turn(shared_server):
-    async with sharing(shared_server, 1, requests_per_minute=100_000) as ((lane,), _):
+    async with sharing(
+        shared_server, 1, tokens_per_minute=1_000_000, requests_per_minute=100_000
+    ) as ((lane,), _):
         permits = await asyncio.gather(*(lane.admit(5) for _ in range(60)))
         assert len(lane._link.store.turns) == 1
         assert all(isinstance(permit, SharedPermit) for permit in permits)
