@@ -72,7 +72,7 @@ killstorm: $(VENV)/.test ## kill a batch at random moments and resume it: KILLS=
 	$(BIN)/python tests/soak/killstorm.py --kills $(or $(KILLS),500)
 
 proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server in another process: the figures (30 min)
-	for part in limits pause priorities adaptive outage hedging deadlines; do \
+	for part in limits redis pause priorities adaptive outage hedging deadlines; do \
 		echo "== $$part"; $(BIN)/python -W error tests/proof/proof_$$part.py; done
 
 soak: $(VENV)/.test ## mixed load on a bad server, then look for leaks: SECONDS=60 STREAMS=100

@@ -5,12 +5,13 @@
 **Why a script of our own.** A call needs a request *and* its tokens, or neither; it must be served
 first come first served whatever its size, people before batches; what was estimated too high must
 be given back where it was counted; and the clock must be one that no process can skew. No library
-does these together. As of November 2026: limits (5.6) has no queue and no weights in its moving
-window beyond repeated hits, and refunds nothing; pyrate-limiter (4) sends weights as that many
-members of a sorted set, on the clients' clocks; throttled-py has GCRA on the server's clock, but
-one limit per call, no order among waiters (each polls) and no refund; steindamm is a fair token
-bucket with one limit and no settlement. Retrofitting queue, window and settlement into
-any of them is this script, so it is written out in ``redis_lane.lua``.
+does these together, looked at in November 2026: limits 5.8 has weights, but on the clients' clocks
+(a weight of n is n entries of a list), no queue and no refund; pyrate-limiter 4.5 likewise, with
+members of a sorted set, and says that it leaves the server's clock alone on purpose; throttled-py
+3.5 has GCRA on the server's clock, with one limit per call, no order among those who wait, and no
+refund; steindamm 0.11 reserves in order, of one bucket, without settlement or priorities. Queue,
+window, settlement and pauses on top of any of them are this script, so it is written out in
+``redis_lane.lua``.
 
 The script runs on Redis 6.2 to 8 and on Valkey: ``TIME`` inside a script that writes has been
 allowed since Redis 5. All keys of a lane share a hash tag, so that a cluster keeps them on one
