@@ -58,6 +58,24 @@ async def test_a_call_that_still_waits_is_stopped_by_the_escape_key(page, upstre
     await expect(page.answer()).to_have_attribute("data-state", "stopped")
 
 
+@pytest.mark.parametrize("how", ["stop", "new chat"])
+async def test_a_call_whose_answer_is_on_the_way_is_stopped_too(page, upstream, port, how):
+    upstream.push(gated(TOKENS, 1).stall(0))
+    async with Wire(port) as wire:
+        await page.open(wire.address)
+        wire.through.clear()
+        await page.ask()
+        await upstream.wait_for_stall(1)
+        if how == "stop":
+            await page.page.keyboard.press("Escape")
+        else:
+            await page.page.get_by_role("button", name="New chat").click()
+        wire.through.set()
+        await upstream.wait_until_closed(1)
+        await expect(page.page.locator("#send")).to_be_visible()
+        await page.page.close()
+
+
 @pytest.fixture
 def port(address):
     return int(address.rsplit(":", 1)[1].rstrip("/"))

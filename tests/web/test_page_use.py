@@ -304,7 +304,9 @@ async def test_the_end_is_followed_only_by_who_is_there(page, upstream, address)
     await page.open(address)
     await page.ask()
     await expect(page.prose()).to_contain_text("line 79")
-    distance = "document.scrollingElement.scrollHeight - scrollY - innerHeight"
+    # Once the frame is drawn.
+    distance = """() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => resolve(
+        document.scrollingElement.scrollHeight - scrollY - innerHeight))))"""
     assert await page.page.evaluate(distance) < 2
     await page.page.mouse.move(600, 300)
     await page.page.mouse.wheel(0, -700)

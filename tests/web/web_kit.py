@@ -90,6 +90,8 @@ class Wire:
         self._tasks = set()
         self._writers = set()
         self.up = True
+        self.through = asyncio.Event()  # while it is clear, what the relay says does not arrive
+        self.through.set()
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -99,6 +101,7 @@ class Wire:
 
     async def __aexit__(self, *_):
         self._server.close()
+        self.through.set()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
@@ -126,7 +129,7 @@ class Wire:
             self._writers.add(there)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, there))
-                group.create_task(_copy(back, writer))
+                group.create_task(_copy(back, writer, self.through))
         except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -136,8 +139,10 @@ class Wire:
                     one.transport.abort()
 
 
-async def _copy(reader, writer):
+async def _copy(reader, writer, gate=None):
     while data := await reader.read(65536):
+        if gate is not None:
+            await gate.wait()
         writer.write(data)
         await writer.drain()
     raise ConnectionResetError  # one side has ended: so does the other

@@ -77,7 +77,8 @@ export class Answer {
   }
 
   stop() {
-    return this.#stream?.stop();
+    this.#parts.status.textContent = "Stopping…";
+    this.#stream?.stop();
   }
 
   leave() {
@@ -209,6 +210,7 @@ export class Answer {
       notice.hidden = false;
       notice.append(h("p", { class: "fine" }, "The model ended without a word."));
     }
+    nextFrame(this.#draw); // whoever follows the end follows what stands below it, too
   }
 
   #card(failure, notice) {

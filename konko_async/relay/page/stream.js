@@ -8,7 +8,7 @@ const SILENCE = 40_000; // ms without a byte; the relay sends a heartbeat every 
 const FIRST_WAIT = 300; // ms before the second try to reconnect
 const LONGEST_WAIT = 8000;
 const PATIENCE = 120_000; // ms of trying; the relay gives a stream up after less
-const STOP_WAIT = 1500; // ms for the stream to say that it was stopped
+const STOP_WAIT = 1500; // ms for a stream to begin, if it has not, and to say that it was stopped
 
 class Silent extends Error {}
 
@@ -44,29 +44,32 @@ export class AnswerStream {
   }
 
   /** Stop it: the model ends, for every reader. */
-  async stop() {
+  stop() {
     if (this.#ended || this.#stopping) return;
     this.#stopping = true;
-    if (!this.id) {
+    if (this.id) this.#sendStop();
+    // Else the relay may have begun and its answer be on the way: a stream that is only left goes
+    // on for a while. And a browser opens six connections to a relay: if all are streams, ours has
+    // to make place for the call that stops it.
+    setTimeout(() => {
       this.#end("stopped");
-      return;
-    }
-    // A browser opens six connections to a relay. If all are streams, ours has to make place.
-    const late = setTimeout(() => this.#end("stopped"), STOP_WAIT);
+      this.#abort?.abort();
+    }, STOP_WAIT);
+  }
+
+  /** Stop reading; the model goes on, unless it was stopped. */
+  leave() {
+    this.#ended = true;
+    if (this.id || !this.#stopping) this.#abort?.abort();
+    this.#wake?.();
+  }
+
+  async #sendStop() {
     try {
       await stopStream(this.id);
     } catch {
       this.#end("stopped");
-    } finally {
-      if (this.#ended) clearTimeout(late);
     }
-  }
-
-  /** Stop reading; the model goes on. */
-  leave() {
-    this.#ended = true;
-    this.#abort?.abort();
-    this.#wake?.();
   }
 
   #end(state, detail) {
@@ -82,6 +85,7 @@ export class AnswerStream {
     if (id && id !== this.id) {
       this.id = id;
       this.#answer.began(id);
+      if (this.#stopping) this.#sendStop();
     }
     return response;
   }
@@ -131,6 +135,7 @@ export class AnswerStream {
 
   async #read(response) {
     const reader = response.body.getReader();
+    if (this.#ended) reader.cancel().catch(() => {});
     const decoder = new EventDecoder();
     try {
       for (;;) {
