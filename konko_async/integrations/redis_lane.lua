@@ -353,7 +353,7 @@ end
 -- The state is younger than what a process remembers: the server lost it. What was spent is not
 -- known, so it is taken for all that was allowed, spent evenly.
 local function drain()
-  s.drained = true
+  s.drained = now
   local r = R.limit and math.max(math.floor(R.limit - R.burst - s.tr), 0) or 0
   local t = T.limit and math.max(math.floor(T.limit - T.burst - s.tt), 0) or 0
   for i = 1, SLOTS do
@@ -383,7 +383,9 @@ if ask.forgive and now >= s.until_ then s.strikes = 0 end
 for _, told in ipairs(ask.settled or {}) do settle(told[1], told[2], told[3]) end
 for _, told in ipairs(ask.late or {}) do   -- spent while this server could not be asked
   local k = math.floor((now - told[1]) / grain)
-  if over(k) > now then charge(k, told[2], told[3]) end
+  -- What was spent before drain() is in what that took for spent.
+  local covered = s.drained and now - told[1] < s.drained
+  if over(k) > now and not covered then charge(k, told[2], told[3]) end
 end
 if ask.withdrawn then withdraw(ask.withdrawn) end
 serve()

@@ -242,6 +242,18 @@ def test_an_emptied_server_does_not_give_the_window_twice(make):
     assert most_in(1.0, events) <= 1000 + 10 + 1  # a burst
 
 
+def test_what_a_lost_memory_held_is_not_counted_twice(make):
+    script = make(requests=100.0)
+    first = script("a", interactive=[(1, 1)])
+    script.forget()
+    script.now += 3 * MICRO
+    reply = script("a", epoch=first.epoch, late=[(MICRO, 50, 0)])
+    assert reply.used_requests == 98  # all but a burst of 1.5
+    script.now += 3 * MICRO
+    after = script("b", epoch=first.epoch, late=[(MICRO, 1, 0), (4 * MICRO, 50, 0)])
+    assert 90 <= after.used_requests <= 98 + 1 - 4
+
+
 def test_what_was_spent_without_the_store_is_counted(make):
     script = make(requests=600.0, tokens=60_000.0)
     reply = script("a", late=[(MICRO, 100, 1000), (59 * MICRO, 10, 10), (70 * MICRO, 99, 99)])
