@@ -1,6 +1,6 @@
 """A chat backend in aiohttp.web: the relay's endpoints and page, and a handler of one's own.
 
-    pip install konko-async
+    pip install .
     export KONKO_API_KEY=...
     python examples/aiohttp_app.py
 

@@ -1,6 +1,6 @@
 """A chat backend in FastAPI: answers streamed to browsers, and typed ones, for several customers.
 
-    pip install 'konko-async[starlette]' fastapi uvicorn
+    pip install '.[starlette]' fastapi uvicorn
     export KONKO_API_KEY=...
     python examples/fastapi_app.py
 

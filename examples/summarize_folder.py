@@ -1,6 +1,6 @@
 """Summaries of a folder's documents, many at once, with progress; it can be stopped at any time.
 
-    pip install 'konko-async[cli,docs]'
+    pip install '.[cli,docs]'
     export KONKO_API_KEY=...
     python examples/summarize_folder.py papers/ summaries.jsonl
     python examples/summarize_folder.py papers/ summaries.jsonl --local   # without a key

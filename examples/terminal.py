@@ -1,6 +1,6 @@
 """A small chat for the terminal whose model may look at the files around it.
 
-    pip install 'konko-async[cli]'
+    pip install '.[cli]'
     export KONKO_API_KEY=...
     python examples/terminal.py
 

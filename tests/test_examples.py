@@ -116,6 +116,7 @@ async def test_an_application_streams_cancels_limits_and_ends_well(name, env, em
         await check_disconnect(app, emulator)
         await check_refusals(app, emulator)
         await check_limits(app, emulator)
+        await check_deadline(app, emulator)
         async with app.session.get("/readyz", headers={"Authorization": ""}) as ready:
             assert (ready.status, await ready.json()) == (200, {"status": "ok"})
         code, out = await check_shutdown(app, emulator)
@@ -151,7 +152,7 @@ async def check_disconnect(app, emulator):
         left = time.monotonic()
         await emulator.wait_until(lambda: emulator.in_flight == 0)
     assert time.monotonic() - left < 1
-    assert emulator.requests[-1].disconnected
+    await emulator.wait_until(lambda: emulator.requests[-1].disconnected)
 
 
 async def check_refusals(app, emulator):
@@ -170,16 +171,26 @@ async def check_refusals(app, emulator):
 
 
 async def check_limits(app, emulator):
-    """The fifth stream at once of one customer is turned away; a deadline ends the others."""
+    """The fifth stream at once of one customer is turned away."""
     async with contextlib.AsyncExitStack() as opened:
         for _ in range(4):
-            await opened.enter_async_context(app.ask(**{"X-Request-Timeout": "2"}))
+            response = await opened.enter_async_context(app.ask())
+            opened.callback(response.close)
         async with app.ask() as response:
             assert response.status == 429
             assert int(response.headers["Retry-After"]) >= 1
             assert (await response.json())["error"]["type"] == "rate_limited"
         assert emulator.in_flight == 4
-        await emulator.wait_until(lambda: emulator.in_flight == 0)
+    await emulator.wait_until(lambda: emulator.in_flight == 0)
+
+
+async def check_deadline(app, emulator):
+    """An answer that takes longer than the caller gave it ends with an event that says so."""
+    async with app.ask(**{"X-Request-Timeout": "0.8"}) as response:
+        assert response.status == 200
+        events = events_of(await response.read())
+    assert events[-1]["error"]["type"] == "timeout"
+    await emulator.wait_until(lambda: emulator.requests[-1].disconnected)
 
 
 async def check_shutdown(app, emulator):
