@@ -112,7 +112,9 @@ def _canonical(element):  # noqa: PLR0912 - one branch per element
             found += [" ", *_canonical(child), " "]
             continue
         if name == "img":
-            found.append([f"a {child['src']}", child.get("alt", "") or child["src"]])
+            label = child.get("alt", "") or child["src"]
+            follows = child["src"].startswith("http")
+            found.append([f"a {child['src']}", label] if follows else label)
             continue
         if name == "pre":
             found.append(["pre", child.get_text().rstrip("\n")])
