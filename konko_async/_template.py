@@ -46,23 +46,32 @@ class Template:
 
     Attributes:
         index: the choice that all of them are for.
-        example: a chunk like all of them, with an empty text.
     """
 
-    __slots__ = ("_after", "_fields", "_head", "_sep", "_tail", "example", "index")
+    __slots__ = ("_example", "_fields", "_head", "_tail", "index")
 
     def __init__(self, before: bytes, after: bytes, chunk: ChatCompletionChunk) -> None:
-        self._after = after
+        # One per stream, of which there may be thousands: it keeps no more than it must.
         self._head = b"data: " + before
         self._tail = after + b"\n\n"
-        self._sep = self._tail + self._head
         choice = chunk.choices[0]
         self.index = choice.index
         self._fields = (
             chunk.id, chunk.created, chunk.model, chunk.object, chunk.system_fingerprint,
-            chunk.service_tier, choice.index, choice.delta.role, before, after,
+            chunk.service_tier, choice.index, choice.delta.role,
         )  # fmt: skip
-        (self.example,) = self.build([""], [b'""'])
+        self._example: ChatCompletionChunk | None = None
+
+    @property
+    def example(self) -> ChatCompletionChunk:
+        """A chunk like all of them, with an empty text; always the same."""
+        if self._example is None:
+            (self._example,) = self.build([""], [b'""'])
+        return self._example
+
+    def json(self, string: bytes) -> bytes:
+        """Return the JSON of the chunk whose text is this JSON string."""
+        return self._head[len(b"data: ") :] + string + self._tail[:-2]
 
     @classmethod
     def learn(cls, payload: Any, chunk: Any) -> Template | None:
@@ -97,10 +106,10 @@ class Template:
 
     def read_all(self, data: bytes) -> Alike | None:
         """Return the texts of whole events all of which are as the template, else None."""
-        head, tail, after = self._head, self._tail, -len(self._after)
+        head, tail = self._head, self._tail
         if not (data.startswith(head) and data.endswith(tail)):
             return None
-        start = len(head)
+        start, after = len(head), 2 - len(tail)
         if len(data) < 2 * start:  # one chunk, which is what a read brings at a talker's pace
             part = data[start : after - 2]
             try:
@@ -110,7 +119,7 @@ class Template:
         # Cut at single line feeds: a search for one byte is many times quicker than for two.
         parts = [event[start:after] for event in data.split(b"\n")[:-1:2]]
         # Putting them together again proves it, and costs less than a look at each.
-        if head + self._sep.join(parts) + tail != data:
+        if head + (tail + head).join(parts) + tail != data:
             return None
         texts = _texts(parts)
         return None if texts is None else Alike(texts, parts)
@@ -136,7 +145,7 @@ class Template:
         All in one loop, and all fields at once: calls and looks at attributes would be a third of
         what a chunk costs.
         """
-        name, created, model, kind, fingerprint, tier, index, role, before, after = self._fields
+        name, created, model, kind, fingerprint, tier, index, role = self._fields
         chunks = []
         for text, string in zip(texts, strings, strict=True):
             chunk = ChatCompletionChunk(
@@ -149,7 +158,7 @@ class Template:
                 fingerprint,
                 tier,
             )
-            chunk._raw = before, string, after  # noqa: SLF001 - the slot of Wire
+            chunk._raw = self, string  # noqa: SLF001 - the slot of Wire
             chunks.append(chunk)
         return chunks
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import aiohttp
-from multidict import CIMultiDict
+from aiohttp import hdrs
+from multidict import CIMultiDict, istr
 from yarl import URL
 
 from konko_async._checks import check_model
@@ -33,6 +34,9 @@ __all__ = ["Answer", "Transport"]
 _STALE = 3  # pooled connections that one attempt may find closed under it
 _CLOSED_UNDER_US = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 _DRAIN = 0.1
+# Names that know their lower case: each copy of the headers asks for it.
+_IDEMPOTENCY_KEY = istr("Idempotency-Key")
+_OPENAI_KEY = istr("X-OpenAI-Api-Key")
 _LARGE = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 
 
@@ -200,13 +204,13 @@ class Transport:
         base = self._headers if request.target is None else self._target_headers(request.target)
         if request.stream:
             base = base.copy()
-            base["Accept"] = "text/event-stream"
+            base[hdrs.ACCEPT] = "text/event-stream"
             # Compressing proxies hold tokens back.
-            base["Accept-Encoding"] = "identity"
+            base[hdrs.ACCEPT_ENCODING] = "identity"
         elif request.headers:
             base = base.copy()
-        if request.headers:
-            base.update(request.headers)
+        for name, value in request.headers.items():
+            base[_IDEMPOTENCY_KEY if name == _IDEMPOTENCY_KEY else name] = value
         return base
 
     def _target_headers(self, target: Fallback) -> CIMultiDict[str]:
@@ -291,15 +295,15 @@ def _base_headers(
 ) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
     if key is not None:
-        headers["Authorization"] = key.header("Bearer ")
+        headers[hdrs.AUTHORIZATION] = key.header("Bearer ")
     if openai_key is not None:
-        headers["X-OpenAI-Api-Key"] = openai_key.header()
-    headers["Accept"] = "application/json"
-    headers["Accept-Encoding"] = "gzip, deflate"
-    headers["Content-Type"] = "application/json"
-    headers["User-Agent"] = f"konko-async/{__version__}"
+        headers[_OPENAI_KEY] = openai_key.header()
+    headers[hdrs.ACCEPT] = "application/json"
+    headers[hdrs.ACCEPT_ENCODING] = "gzip, deflate"
+    headers[hdrs.CONTENT_TYPE] = "application/json"
+    headers[hdrs.USER_AGENT] = f"konko-async/{__version__}"
     # Any of them may be a credential: none is to be read in a traceback that shows locals.
-    headers.update({name: masked(value) for name, value in extra.items()})
+    headers.update({istr(name): masked(value) for name, value in extra.items()})
     return headers
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from konko_async.wire._json import decode_json
 
 __all__ = ["Wire"]
+
+
+class _Maker(Protocol):
+    """Knows the JSON of structs that differ in one string only."""
+
+    def json(self, string: bytes) -> bytes:
+        """Return that with this JSON string in it."""
 
 
 class _Raw:
@@ -20,7 +27,7 @@ class _Raw:
 
     __slots__ = ("_raw",)
 
-    _raw: bytes | str | tuple[bytes, bytes, bytes]  # the pieces, of chunks that are much alike
+    _raw: bytes | str | tuple[_Maker, bytes]
 
     @property
     def raw(self) -> Any:
@@ -29,17 +36,22 @@ class _Raw:
         For a struct that did not come off the wire itself (made by hand, or put together from a
         stream), its own fields.
         """
-        try:
-            text = self._raw
-        except AttributeError:
-            return msgspec.to_builtins(self)
-        return decode_json(b"".join(text) if isinstance(text, tuple) else text)
+        text = self._text()
+        return msgspec.to_builtins(self) if text is None else decode_json(text)
 
     def __copy__(self) -> Any:
-        return _rebuilt(type(self), self._values(), getattr(self, "_raw", None))
+        return _rebuilt(type(self), self._values(), self._text())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self._values(), getattr(self, "_raw", None))
+        return _rebuilt, (type(self), self._values(), self._text())
+
+    def _text(self) -> bytes | str | None:
+        """Return the JSON as received, None where there is none."""
+        text = getattr(self, "_raw", None)
+        if isinstance(text, tuple):
+            maker, string = text
+            return maker.json(string)
+        return text
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__struct_fields__)  # type: ignore[attr-defined]
