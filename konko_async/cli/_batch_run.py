@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from konko_async.batch import BatchReport, run_batch
+from konko_async.batch import BatchReport, Processes, Workers, run_batch
 from konko_async.cli._bulk import Bulk
 from konko_async.cli._connect import connect
 from konko_async.cli._options import Connection
@@ -68,10 +68,12 @@ async def run_command(
 def _arguments(bulk: Bulk, options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``run_batch`` that the options name."""
     params = {name: options.pop(name) for name in ("temperature", "max_tokens", "stream")}
+    workers = _workers(options.pop("engine"), options.pop("processes"))
     seed = options.pop("seed")
     shared = ("max_cost", "max_tokens_total", "retry_failed", "restart", "dry_run")
     return {
         **options,
+        "workers": workers,
         **{name: getattr(bulk, name) for name in shared},
         "endpoint": f"/v1/{options['endpoint']}",
         "params": {
@@ -81,6 +83,15 @@ def _arguments(bulk: Bulk, options: dict[str, Any]) -> dict[str, Any]:
         },
         "shuffle": seed if seed is not None else options["shuffle"],
     }
+
+
+def _workers(engine: str, count: int | None) -> Workers | None:
+    """Return where the calls are to be made."""
+    if engine == "ray":
+        from konko_async.integrations.ray import RayWorkers  # noqa: PLC0415 - takes its time
+
+        return RayWorkers(count)
+    return None if count is None else Processes(count)
 
 
 def _tell(report: BatchReport, bulk: Bulk, output: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -49,6 +50,19 @@ _OWN_OPTIONS = (
         show_default=True,
         help="redo: keep the answers to requests that are the same, make the others.",
     ),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where calls are made: here, or by actors of a Ray cluster (RAY_ADDRESS).",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Worker processes (actors with --engine ray), under one limit.",
+    ),
 )
 
 
@@ -75,6 +89,8 @@ def command(connection: Connection, bulk: Bulk, source: str, output: str, **opti
     """
     if options["seed"] is not None and not options["shuffle"]:
         raise click.UsageError("--seed is the seed of --shuffle")
+    if options["engine"] == "ray" and find_spec("ray") is None:
+        raise click.UsageError("--engine ray needs the extra `ray`: pip install 'konko-async[ray]'")
     # aiohttp takes its time to import: --help does without it.
     from konko_async.cli._batch_run import run_command  # noqa: PLC0415 - see above
     from konko_async.cli._run import run  # noqa: PLC0415 - see above

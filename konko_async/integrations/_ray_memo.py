@@ -1,0 +1,121 @@
+"""Answers kept in files as they come, so that what Ray does again is not paid again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["Memo", "Remembered", "row_key"]
+
+_LOOK_EVERY: Final = 1.0
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+class Remembered(msgspec.Struct, gc=False, array_like=True):
+    """An answer.
+
+    Attributes:
+        key: of the row, see :func:`row_key`.
+        answer: the text.
+        prompt_tokens: used, if the server told.
+        completion_tokens: likewise.
+    """
+
+    key: str
+    answer: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Remembered).decode
+
+
+def row_key(name: Any, request: dict[str, Any]) -> str:
+    """Return what stands for a row: its name (None: it has none) and what it asks."""
+    return blake2b(_canonical([str(name), request]), digest_size=16).hexdigest()
+
+
+class Memo:
+    """The answers of all actors of a job, each in a file of its own; others read it once it died.
+
+    An actor holds a lock on its file for as long as it lives (``flock``: the folder must be on a
+    file system that has it, and be the same for all nodes).
+
+    Args:
+        folder: of the files; made if need be.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._name = f"answers-{secrets.token_hex(8)}.jsonl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._fd = os.open(self._folder / self._name, flags, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._read: set[str] = {self._name}
+        self._places: dict[bytes, tuple[str, int, int]] = {}
+        self._looked = 0.0
+
+    def find(self, key: str) -> Remembered | None:
+        """Return the answer of an actor that is gone."""
+        place = self._places.get(bytes.fromhex(key))
+        if place is None:
+            return None
+        name, start, size = place
+        with (self._folder / name).open("rb") as file:
+            file.seek(start)
+            return _decode(file.read(size))
+
+    def keep(self, answer: Remembered) -> None:
+        """Write an answer down; from then on it survives this process."""
+        os.write(self._fd, _encode(answer) + b"\n")
+
+    def look(self) -> None:
+        """Take in the files of actors that have died since; now and then, as it asks the disk."""
+        now = time.monotonic()
+        if self._looked and now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        for path in self._folder.glob("answers-*.jsonl"):
+            if path.name not in self._read and _abandoned(path):
+                self._read.add(path.name)
+                self._take(path)
+
+    def _take(self, path: Path) -> None:
+        start = 0
+        with path.open("rb") as file:
+            for line in file:
+                # The last line of one that was killed may be torn.
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    self._places[bytes.fromhex(_decode(line).key)] = (path.name, start, len(line))
+                start += len(line)
+
+    def close(self) -> None:
+        """Let others read the file; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody writes to a file any more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
