@@ -48,7 +48,7 @@ USERS = {"ada-demo": "ada", "bob-demo": "bob"}  # yours are in a database
 LIMIT = RateLimit(requests_per_minute=30, tokens_per_minute=40_000, max_concurrency=4)
 LONGEST = 120.0  # seconds that a browser may ask for by X-Request-Timeout
 OPTIONS = RelayOptions(
-    models=[MODEL],
+    models=[MODEL],  # behind a proxy, hosts=[...] has the names under which browsers know it
     max_tokens=1000,
     max_timeout=LONGEST,
     open_early=True,  # these two are for the page: stop before the first token, times and tokens

@@ -31,6 +31,7 @@ from konko_async.tools import TextDelta, ToolFinished, ToolInvocation, ToolStart
 MODEL = os.environ.get("KONKO_MODEL", "codellama/codellama-13b-instruct")
 HERE = Path.cwd()
 LONGEST = 20_000  # characters of a file that the model gets to see
+CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def now(zone: str = "UTC") -> str:
@@ -61,6 +62,11 @@ def read_file(name: str) -> str:
     if not path.is_relative_to(HERE):
         raise ValueError("only files of the current folder may be read")
     return path.read_text(errors="replace")[:LONGEST]
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print what comes from a model or a server, which must not steer the terminal."""
+    print(text.translate(CONTROLS), end=end, flush=True)
 
 
 class Chat:
@@ -101,15 +107,15 @@ class Chat:
                 async for event in run:
                     match event:
                         case TextDelta(text):
-                            print(text, end="", flush=True)
+                            show(text, end="")
                         case ToolStarted(call):
-                            print(f"[{call.name} {call.text}]", flush=True)
+                            show(f"[{call.name} {call.text}]")
                         case ToolFinished(outcome) if outcome.status != "ok":
-                            print(f"[{outcome.status}: {outcome.output}]", flush=True)
+                            show(f"[{outcome.status}: {outcome.output}]")
                 self._messages = run.result.messages
                 print()
         except KonkoError as error:
-            print(f"\n[{error}]")
+            show(f"\n[{error}]")
 
     async def _allowed(self, call: ToolInvocation) -> bool:
         """Ask before a file's content leaves this machine."""

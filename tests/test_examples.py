@@ -336,10 +336,11 @@ async def test_the_terminal_chats_calls_tools_and_stops(env, emulator, tmp_path)
     executable = (shutil.which("env"), "-C", str(tmp_path), *python("terminal.py"))
     async with terminal(env=env, executable=executable) as chat:
         await prompted(chat, 1)
-        emulator.answer = calling("list_files", {"pattern": "*.txt"}, "There is one.")
+        answer = "\x1b]0;mine\x07There is one."  # a title for the terminal: not the model's to set
+        emulator.answer = calling("list_files", {"pattern": "*.txt"}, answer)
         chat.type("What is there?\r")
         await chat.wait_for("[list_files")
-        await chat.wait_for("There is one.")
+        await chat.wait_for("\ufffd]0;mine\ufffdThere is one.")
         assert "notes.txt" in chats(emulator)[-1].body["messages"][-1]["content"]
 
         emulator.answer = calling("read_file", {"name": "notes.txt"}, "Milk.")
