@@ -7,8 +7,8 @@
 Without a key, `konko-async serve` in another terminal prints what to export instead; its made-up
 answers call the tools, too.
 
-Ctrl-C stops an answer and takes the question back, Ctrl-D ends the chat. Questions may be piped in,
-one a line; nobody can be asked then, so no file is read.
+Ctrl-C stops an answer and takes the question back, Ctrl-D ends the chat. No file is read before you
+have said yes.
 
 `konko-async chat` is a chat without tools and with much else; this is how to write one of your own.
 """
@@ -121,8 +121,6 @@ class Chat:
         """Ask before a file's content leaves this machine."""
         if call.name != "read_file":
             return True
-        if not sys.stdin.isatty():
-            return False
         text = f"let it read {call.arguments['name']!r}? [y/N] "
         try:
             # Ctrl-C while the answer goes on is ours to handle, see interruptible().
@@ -155,6 +153,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.stdin.isatty():
+        sys.exit("terminal.py asks before it reads files, and so needs a terminal")
     try:
         asyncio.run(main())
     except KonkoError as error:

@@ -351,35 +351,51 @@ async def test_the_terminal_chats_calls_tools_and_stops(env, emulator, tmp_path)
         await chat.wait_for("Milk.")
         assert chats(emulator)[-1].body["messages"][-1]["content"] == "buy milk"
 
-        emulator.answer = lambda _: ["word "] * 400
-        emulator.tokens_per_second = 4
+        emulator.answer = calling("read_file", {"name": "notes.txt"}, ["word "] * 4000)
+        emulator.tokens_per_second = 40
         await prompted(chat, 4)
         chat.type("Go on for ever.\r")
+        await prompted(chat, 5)
+        chat.type("y\r")
         await chat.wait_for("word ")
         chat.type("\x03")
         await chat.wait_for("[stopped]")
         await emulator.wait_until(lambda: emulator.in_flight == 0)
 
         emulator.answer, emulator.tokens_per_second = (lambda _: "Fine."), None
-        await prompted(chat, 5)
+        await prompted(chat, 6)
         chat.type("And now?\r")
         await chat.wait_for("Fine.")
         said = [message.get("content") for message in chats(emulator)[-1].body["messages"]]
         assert "Milk." in said
         assert "Go on for ever." not in said
-        await prompted(chat, 6)
+        await prompted(chat, 7)
         chat.type("\x04")
         assert await chat.finish() == 0
 
 
-async def test_the_terminal_reads_from_a_pipe_and_no_file_then(env, emulator, tmp_path):
+async def test_the_terminal_asks_nobody_but_a_person(env, emulator):
+    result = await run(env=env, executable=python("terminal.py"), stdin=b"Read it.\n")
+    assert (result.code, result.out) == (1, "")
+    assert "needs a terminal" in result.err
+    assert not emulator.requests
+
+
+async def test_the_terminal_reads_nothing_that_was_not_allowed(env, emulator, tmp_path):
     (tmp_path / "notes.txt").write_text("buy milk")
     emulator.answer = calling("read_file", {"name": "notes.txt"}, "I may not.")
     executable = (shutil.which("env"), "-C", str(tmp_path), *python("terminal.py"))
-    result = await run(env=env, executable=executable, stdin=b"Read it.\n")
-    assert result.code == 0, result.err
-    assert "[denied: " in result.out
-    assert "I may not." in result.out
+    async with terminal(env=env, executable=executable) as chat:
+        for number, key in enumerate(("n\r", "\r", "\x04", "\x03")):
+            await prompted(chat, 2 * number + 1)
+            chat.type("Read it.\r")
+            await prompted(chat, 2 * number + 2)
+            chat.type(key)
+            await chat.wait_for("[denied: ")
+            await chat.wait_for("I may not.")
+        await prompted(chat, 9)
+        chat.type("\x04")
+        assert await chat.finish() == 0
     assert "buy milk" not in json.dumps([request.body for request in chats(emulator)])
 
 
