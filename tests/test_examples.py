@@ -128,16 +128,16 @@ async def test_an_application_streams_cancels_limits_and_ends_well(name, env, em
 
 async def check_stream(app, emulator):
     """An answer arrives piece by piece, while the model is still writing."""
-    emulator.answer = lambda _: [f"w{number} " for number in range(12)]
+    emulator.answer = lambda _: [f"w{number} " for number in range(40)]
     emulator.tokens_per_second = 40
     async with app.ask() as response:
         assert response.status == 200
         assert response.content_type == "text/event-stream"
         data = await response.content.readany()
-        assert b"w11" not in data
+        assert b"w39" not in data
         assert emulator.in_flight == 1
         rest = await response.read()
-    assert text_of(events_of(data + rest)) == "".join(f"w{number} " for number in range(12))
+    assert text_of(events_of(data + rest)) == "".join(f"w{number} " for number in range(40))
     assert emulator.requests[-1].stream
 
 
@@ -262,10 +262,10 @@ async def test_the_aiohttp_app_serves_the_page_and_resumes(env, emulator):
 async def test_the_folder_is_summarised_stopped_and_taken_up_again(env, emulator, tmp_path):
     folder, output = tmp_path / "papers", tmp_path / "out.jsonl"
     folder.mkdir()
-    for number in range(100):
+    for number in range(200):
         (folder / f"{number:02}.txt").write_text(f"Paper {number} is about sockets. " * 20)
     emulator.answer = lambda _: "A paper about sockets."
-    emulator.latency = 0.2
+    emulator.latency = 0.4
     arguments = (str(folder), str(output))
     example = python("summarize_folder.py")
     async with command(*arguments, env=env, executable=example) as first:
@@ -275,14 +275,14 @@ async def test_the_folder_is_summarised_stopped_and_taken_up_again(env, emulator
     answered = sum(request.status == 200 for request in chats(emulator))
     assert stopped.code == 130, stopped.err
     assert "Traceback" not in stopped.err
-    assert 4 <= answered < 100
+    assert 4 <= answered < 200
     emulator.latency = 0
     result = await run(*arguments, env=env, executable=example)
-    assert (result.code, "100 summaries, 0 failed" in result.err) == (0, True), result.err
-    assert len(chats(emulator)) == 100  # nothing was paid twice
+    assert (result.code, "200 summaries, 0 failed" in result.err) == (0, True), result.err
+    assert len(chats(emulator)) == 200  # nothing was paid twice
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert {line["summary"] for line in lines} == {"A paper about sockets."}
-    assert len({line["document"] for line in lines}) == 100
+    assert len({line["document"] for line in lines}) == 200
 
 
 async def test_the_folder_example_says_what_is_missing(env):
