@@ -61,7 +61,8 @@ def check_messages(messages: object) -> None:
     Raises:
         ConfigurationError: names the index of the message at fault.
     """
-    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
+    # A list first: whether something is a Sequence is a slow question.
+    if not isinstance(messages, (list, Sequence)) or isinstance(messages, (str, bytes)):
         raise ConfigurationError(
             f"messages must be a list of messages, not {_named(messages)}; one question is "
             '[{"role": "user", "content": "..."}]'

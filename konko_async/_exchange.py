@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 from konko_async._deadline import Deadline, earliest
 from konko_async._foreign import FOREIGN, translate
@@ -58,7 +59,15 @@ class Exchange:
             with Deadline(loop, due, last) as deadline:
                 answer = await self._transport.open(request)
                 try:
-                    return await self._read(request, answer, deadline)
+                    if not _FIRST_SUCCESS <= answer.status < _FIRST_ERROR:
+                        await self._refuse(request, answer, deadline)
+                    if request.stream:
+                        return await _opened(request, answer)
+                    # A body that has come with its head, as most do, needs no coroutine.
+                    body = self._at_hand(answer)
+                    if body is None:
+                        body = await self._body(request, answer, deadline)
+                    return _decoded(request, answer, body, loop.time())
                 except BaseException:
                     answer.abort()
                     raise
@@ -67,36 +76,23 @@ class Exchange:
                 raise
         raise _late(request, started)
 
-    async def _read(self, request: Request, answer: Answer, deadline: Deadline) -> Response:
-        response = Response(answer.status, answer.headers, answer.request_id)
-        if answer.status >= _FIRST_ERROR:
-            deadline.allow(None)
-            body = self._transport.scrub(await _explanation(answer, request.timeout.idle))
-            raise _refusal(answer, body)
+    async def _refuse(self, request: Request, answer: Answer, deadline: Deadline) -> NoReturn:
+        """Raise the error that an answer which is none stands for."""
         if answer.status < _FIRST_SUCCESS:
             raise APIConnectionError(
                 f"{answer.host} broke the HTTP protocol (status {answer.status})"
             )
-        if request.stream:
-            feed = request.operation.open_stream(request, answer)
-            try:
-                await feed.prime()
-            except BaseException:
-                feed.close("error")
-                raise
-            response.stream = feed
-            response.first_token_at = asyncio.get_running_loop().time()
-            request.call.open_responses.append(response)
-            return response
-        body = await self._body(request, answer, deadline)
-        try:
-            response.result = request.operation.decode(body, answer)
-        except APIError as error:
-            error.request_id = answer.request_id
-            raise
-        response.first_token_at = asyncio.get_running_loop().time()
-        response.finish("ok", getattr(response.result, "usage", None))
-        return response
+        deadline.allow(None)
+        body = self._transport.scrub(await _explanation(answer, request.timeout.idle))
+        raise _refusal(answer, body)
+
+    def _at_hand(self, answer: Answer) -> bytes | None:
+        """Return a whole body, if all of it has come and nothing is wrong with it."""
+        if not answer.received_all or answer.failed or answer.waiting_bytes > self._max_body:
+            return None
+        body = answer.take()
+        answer.release()
+        return body
 
     async def _body(self, request: Request, answer: Answer, deadline: Deadline) -> bytes:
         """Read a whole body: at most so much, and never silent for longer than idle."""
@@ -104,12 +100,9 @@ class Exchange:
         size = 0
         while True:
             try:
-                if answer.received_all:  # most answers, and these need no coroutine
-                    data = answer.take()
-                else:
-                    # The head has come: from now on silence is bounded by idle, not by first_token.
-                    deadline.allow(request.timeout.idle)
-                    data = await answer.read()
+                # The head has come: from now on silence is bounded by idle, not by first_token.
+                deadline.allow(request.timeout.idle)
+                data = await answer.read()
             except FOREIGN as error:
                 failure = translate(error, answer.host)
                 break
@@ -134,6 +127,34 @@ class Exchange:
 def _whole(answer: Answer, parts: list[bytes]) -> bytes:
     answer.release()
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _opened(request: Request, answer: Answer) -> Response:
+    """Return the response of a stream that has had its first delta."""
+    feed = request.operation.open_stream(request, answer)
+    try:
+        await feed.prime()
+    except BaseException:
+        feed.close("error")
+        raise
+    response = Response(answer.status, answer.headers, answer.request_id)
+    response.stream = feed
+    response.first_token_at = asyncio.get_running_loop().time()
+    request.call.open_responses.append(response)
+    return response
+
+
+def _decoded(request: Request, answer: Answer, body: bytes, now: float) -> Response:
+    """Return the response of a whole answer."""
+    response = Response(answer.status, answer.headers, answer.request_id)
+    try:
+        response.result = request.operation.decode(body, answer)
+    except APIError as error:
+        error.request_id = answer.request_id
+        raise
+    response.first_token_at = now
+    response.finish("ok", getattr(response.result, "usage", None))
+    return response
 
 
 async def _explanation(answer: Answer, idle: float | None) -> bytes:

@@ -66,8 +66,18 @@ class Answer:
         """The server's, for messages."""
         return self._response.url.host or ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether ``read`` would raise."""
+        return self.content.exception() is not None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes have come and have not been read."""
+        return self.content.total_bytes
+
     def take(self) -> bytes:
-        """Return the bytes that are there; ``b""`` at the end of the body. Raises as ``read``."""
+        """Return the bytes that are there; nothing must have failed."""
         return self.content.read_nowait()
 
     def leftover(self) -> bytes:

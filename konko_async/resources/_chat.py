@@ -362,10 +362,10 @@ class ChatCompletions(Mapped[ChatCompletion]):
         check_messages(messages)
         if params.get("tools") is not None or callable(params.get("tool_choice")):
             wire_tools(params)
-        if isinstance(form, Mapping):
+        if form is not None and isinstance(form, Mapping):
             params["response_format"] = form
         check_sampling(params)
-        if form is not None and not isinstance(form, Mapping):
+        if form is not None and not isinstance(form, (dict, Mapping)):
             params["response_format"] = form.wire
         check_stream(stream)
         body = ChatRequest(model=model, messages=messages, stream=stream, **params)
