@@ -12,6 +12,8 @@ model) in another terminal prints what to export instead. Then:
     curl http://127.0.0.1:8000/tickets -H 'Authorization: Bearer acme-demo' \
         -H 'Content-Type: application/json' -d '{"text": "I was charged twice! Ada, May 3"}'
 
+(Tickets are too much for the small model: it is a 502 if an answer does not fit the type.)
+
 One client serves the whole application; each customer has limits of its own in front of it. On
 SIGTERM streams may finish for 10 s; uvicorn then ends by the signal, as it always does.
 """
