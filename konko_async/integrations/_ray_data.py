@@ -129,6 +129,13 @@ class ChatActor:
             messages.insert(0, {"role": "system", "content": plan.system})
         return {"model": plan.model, "messages": messages, **plan.params}
 
+    async def close(self) -> None:
+        """Close the client, and let others read the answers; idempotent."""
+        if self._memo is not None:
+            self._memo.close()
+        self._loop = None
+        await self._owner.close()
+
     def __del__(self) -> None:
         # Ray drops it in another thread than that of the loop, at the end of its work.
         memo, loop = getattr(self, "_memo", None), getattr(self, "_loop", None)
@@ -232,6 +239,7 @@ def chat_completions(
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=num_cpus,
+        scheduling_strategy="SPREAD",
         # Two blocks at a time: the second one's rows go while the first one's last are waited for.
         compute=ray.data.ActorPoolStrategy(
             size=actors, max_tasks_in_flight_per_actor=4, max_concurrent_calls_per_actor=2
