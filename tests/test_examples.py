@@ -226,6 +226,13 @@ async def test_the_fastapi_app_answers_with_a_type(env, emulator):
                 "severity": "low",
                 "wants_refund": True,
             }
+        async with app.session.get("/openapi.json") as described:
+            schemas = (await described.json())["components"]["schemas"]
+            assert schemas["Ticket"]["properties"]["severity"]["enum"] == [
+                "low",
+                "normal",
+                "urgent",
+            ]
         emulator.answer = lambda _: '{"title": "x", "severity": "dire", "wants_refund": 1}'
         async with app.session.post("/tickets", json={"text": "Charged twice!"}) as response:
             assert response.status == 502
