@@ -23,7 +23,7 @@ RIVAL_openai := 'openai[aiohttp]==3.54.0' uvloop==0.23.0
 RIVAL_konko := konko==0.5.0 openai==1.109.1 uvloop==0.23.0
 RIVAL_litellm := litellm==1.106.2 uvloop==0.23.0
 
-.PHONY: help demo test test-all lint types format guard cuts fuzz killstorm proof soak bench bench-quick build debian clean
+.PHONY: help demo test test-all lint types format guard cuts fuzz killstorm ray-storm proof soak bench bench-quick build debian clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do \
@@ -70,6 +70,9 @@ fuzz: $(VENV)/.test ## damaged answers, at random: MINUTES=1; counts cases and b
 
 killstorm: $(VENV)/.test ## kill a batch at random moments and resume it: KILLS=500; counts losses
 	$(BIN)/python tests/soak/killstorm.py --kills $(or $(KILLS),500)
+
+ray-storm: $(VENV)/.test ## kill actors, nodes and drivers of a Ray cluster: KILLS=3 ROWS=2000; counts losses
+	$(BIN)/python tests/soak/raystorm.py --kills $(or $(KILLS),3) --rows $(or $(ROWS),2000)
 
 proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server in another process: the figures (30 min)
 	for part in limits redis pause priorities adaptive outage hedging deadlines; do \

@@ -4,6 +4,7 @@ report = await run_batch(client, "in.jsonl", "out.jsonl")
 """
 
 from konko_async.batch._batch import run_batch
+from konko_async.batch._caller import Patience
 from konko_async.batch._errors import (
     BatchChangedError,
     BatchError,
@@ -33,6 +34,7 @@ __all__ = [
     "Estimate",
     "Files",
     "Histogram",
+    "Patience",
     "Price",
     "Processes",
     "Progress",

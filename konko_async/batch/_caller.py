@@ -19,7 +19,7 @@ from konko_async.batch._errors import BatchError
 from konko_async.batch._lines import success_line
 from konko_async.batch._rows import Row
 
-__all__ = ["Answer", "Caller", "ends_all"]
+__all__ = ["Answer", "Caller", "Patience", "ends_all"]
 
 _LONGEST_WAIT: Final = 30.0
 
@@ -61,11 +61,35 @@ class Answer(msgspec.Struct, gc=False):
         return cls(line, usage.prompt_tokens, getattr(usage, "completion_tokens", 0), told=True)
 
 
-def _wait(error: CircuitOpenError | RateLimitError, waited: float) -> float:
-    """Seconds before a row is tried again: as asked, or as long again as it has waited."""
-    asked = error.retry_after
-    wait = min(max(1.0, waited), _LONGEST_WAIT) if asked is None else max(asked, 0.1)
-    return wait * random.uniform(1.0, 1.2)  # noqa: S311 - spreads the herd
+class Patience:
+    """Waits out what a repetition may mend; a batch has time.
+
+    Without it, an outage of seconds, or a burst of 429s that used up the budget of retries, would
+    fail all rows.
+
+    Args:
+        max_outage: for how many seconds a row waits, while the circuit breaker lets nothing
+            through or the server answers with 429, before its error is final.
+    """
+
+    def __init__(self, max_outage: float) -> None:
+        self._left = max_outage
+        self._waited = 0.0
+
+    async def wait(self, error: CircuitOpenError | RateLimitError) -> None:
+        """Wait until it is worth while to try again: as asked, or as long again as it has waited.
+
+        Raises:
+            KonkoError: the error, if it is final.
+        """
+        asked = error.retry_after
+        wait = min(max(1.0, self._waited), _LONGEST_WAIT) if asked is None else max(asked, 0.1)
+        wait *= random.uniform(1.0, 1.2)  # noqa: S311 - spreads the herd
+        if _is_spent(error) or wait > self._left:
+            raise error
+        await asyncio.sleep(wait)
+        self._left -= wait
+        self._waited += wait
 
 
 class Caller:
@@ -76,8 +100,7 @@ class Caller:
 
     Args:
         client: makes them.
-        max_outage: for how many seconds a row waits, while the circuit breaker lets nothing
-            through or the server answers with 429, before its error is final.
+        max_outage: see :class:`Patience`.
     """
 
     def __init__(self, client: AsyncKonko, *, max_outage: float) -> None:
@@ -90,18 +113,15 @@ class Caller:
         Raises:
             KonkoError: what the call failed with.
         """
-        waited = 0.0
+        patience: Patience | None = None
         while True:
             try:
                 return Answer.of(row, await self._call(row))
             except (CircuitOpenError, RateLimitError) as error:
-                # Without a wait, an outage of seconds, or a burst of 429s that used up the budget
-                # of retries, would fail all rows. A batch has time.
-                wait = _wait(error, waited)
-                if _is_spent(error) or waited + wait > self._max_outage:
-                    raise
-            await asyncio.sleep(wait)
-            waited += wait
+                refused = error
+            if patience is None:
+                patience = Patience(self._max_outage)
+            await patience.wait(refused)
 
     async def _call(self, row: Row) -> Any:
         body, client = row.body, self._client

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from konko_async import AsyncKonko, ConfigurationError, KonkoError, RateLimit
-from konko_async.batch import Template
+from konko_async import (
+    AsyncKonko,
+    CircuitOpenError,
+    ConfigurationError,
+    KonkoError,
+    RateLimit,
+    RateLimitError,
+)
+from konko_async.batch import Patience, Template
 from konko_async.integrations._ray_import import ray
 from konko_async.integrations._ray_memo import Memo, Remembered, row_key
 
 if TYPE_CHECKING:
     from ray.data import Dataset
+
+    from konko_async.wire import ChatCompletion
 
 __all__ = ["chat_completions"]
 
@@ -35,6 +44,7 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     client: Callable[[], AsyncKonko]
     rate_limit: RateLimit | None
     max_concurrency: int
+    max_outage: float
     key_column: str | None
     answers: str | None
     prefix: str
@@ -84,7 +94,6 @@ class ChatActor:
 
     async def _row(self, row: dict[str, Any]) -> Remembered | _Failed:
         """Return what became of a row. Nothing is raised: it would end the whole job."""
-        assert self._places is not None  # noqa: S101 - __call__() saw to it
         plan = self._plan
         try:
             request = self._request(row)
@@ -94,16 +103,10 @@ class ChatActor:
         found = None if self._memo is None else self._memo.find(key)
         if found is not None:
             return found
-        async with self._places:
-            try:
-                completion = await self._client.chat.completions.create(
-                    model=request["model"],
-                    messages=request["messages"],
-                    priority="batch",
-                    extra_body=plan.params,
-                )
-            except KonkoError as error:
-                return _Failed(error.message, getattr(error, "code", None) or type(error).__name__)
+        try:
+            completion = await self._ask(request)
+        except KonkoError as error:
+            return _Failed(error.message, getattr(error, "code", None) or type(error).__name__)
         usage = completion.usage
         answer = Remembered(
             key,
@@ -114,6 +117,24 @@ class ChatActor:
         if self._memo is not None:
             self._memo.keep(answer)
         return answer
+
+    async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
+        assert self._places is not None  # noqa: S101 - __call__() saw to it
+        patience: Patience | None = None
+        async with self._places:
+            while True:
+                try:
+                    return await self._client.chat.completions.create(
+                        model=request["model"],
+                        messages=request["messages"],
+                        priority="batch",
+                        extra_body=self._plan.params,
+                    )
+                except (CircuitOpenError, RateLimitError) as error:
+                    refused = error
+                if patience is None:
+                    patience = Patience(self._plan.max_outage)
+                await patience.wait(refused)
 
     def _request(self, row: dict[str, Any]) -> dict[str, Any]:
         plan = self._plan
@@ -171,8 +192,9 @@ def chat_completions(
     client: Callable[[], AsyncKonko] = AsyncKonko,
     actors: int = 1,
     max_concurrency: int = 256,
+    max_outage: float = 600.0,
     rate_limit: RateLimit | None = None,
-    rows_per_block: int | None = 2048,
+    rows_per_block: int | None = 1024,
     key_column: str | None = None,
     answers: str | None = None,
     prefix: str = "",
@@ -196,10 +218,12 @@ def chat_completions(
             a partial are stored by Ray in clear.
         actors: how many processes make the calls. Default 1.
         max_concurrency: calls in flight, per actor. Default 256.
+        max_outage: seconds for which a row waits, while the circuit breaker is open or the server
+            answers with 429, before that is its error. Default 600.
         rate_limit: for all actors together: kept in its ``store`` if it has one, else divided
             evenly between them.
         rows_per_block: rows are put into blocks of so many, as a block is what an actor is given:
-            without that, one actor may get all. None: leave the blocks as they are. Default 2048.
+            without that, one actor may get all. None: leave the blocks as they are. Default 1024.
         key_column: names rows, so that equal requests of different rows are told apart.
         answers: a folder that all nodes have, where answers are kept as they come: what Ray does
             again, after the death of an actor, a node or the driver, is then taken from there and
@@ -224,6 +248,7 @@ def chat_completions(
         client=client,
         rate_limit=_divided(rate_limit, actors),
         max_concurrency=max_concurrency,
+        max_outage=max_outage,
         key_column=key_column,
         answers=answers,
         prefix=prefix,
@@ -231,7 +256,7 @@ def chat_completions(
     if prompt is not None:
         Template(prompt)  # says now what is wrong with it
     if rows_per_block is not None:
-        dataset = dataset.repartition(target_num_rows_per_block=rows_per_block)
+        dataset = dataset.repartition(target_num_rows_per_block=rows_per_block, strict=True)
     answered: Dataset = dataset.map_batches(
         ChatActor,
         fn_constructor_args=(plan,),

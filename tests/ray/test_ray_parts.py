@@ -27,7 +27,7 @@ def plan(emulator, **changes):
     options = {
         "prompt": "Q: {text}", "messages": "messages", "model": MODEL, "system": None,
         "params": {"max_tokens": 8}, "client": functools.partial(AsyncKonko, "any", emulator.base_url),
-        "rate_limit": None, "max_concurrency": 8, "key_column": None, "answers": None, "prefix": "",
+        "rate_limit": None, "max_concurrency": 8, "max_outage": 600.0, "key_column": None, "answers": None, "prefix": "",
     }  # fmt: skip
     return _Plan(**{**options, **changes})
 
@@ -64,6 +64,19 @@ async def test_errors_are_rows():
     assert rows[0]["error_code"]
     assert rows[1]["error_code"] == "invalid_row"
     assert [row["n"] for row in rows] == [1, 2, 3]
+
+
+async def test_429s_that_outlast_the_retries_are_waited_out():
+    async with Emulator(answer=echo) as emulator:
+        emulator.script(*[faults.Status(429, headers={"retry-after": "0"})] * 5)
+        none = functools.partial(AsyncKonko, "any", emulator.base_url, retry=None)
+        rows = await once(pa.table({"text": ["a"]}), plan(emulator, client=none))
+        assert rows[0]["answer"] == "re: Q: a"
+        assert emulator.received == 6
+        emulator.script(faults.Status(429, headers={"retry-after": "1"}))
+        rows = await once(pa.table({"text": ["a"]}), plan(emulator, client=none, max_outage=0.5))
+    assert rows[0]["answer"] is None
+    assert rows[0]["error"].startswith("HTTP 429")
 
 
 async def test_a_template_that_names_no_column_fails_each_row_alone():

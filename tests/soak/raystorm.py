@@ -62,7 +62,9 @@ def data(args):
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(args.folder / "done"), delete_checkpoint_on_success=False
+        id_column="id",
+        checkpoint_path=str(args.folder / "done"),
+        delete_checkpoint_on_success=False,
     )
     rows = ray.data.read_parquet(str(args.folder / "in.parquet"))
     chat_completions(
@@ -181,11 +183,7 @@ class Storm:
         ended = asyncio.ensure_future(driver.communicate())
         for strike in range(self.kills):
             wanted = self.rows * (strike + 1) // (self.kills + 2)
-            moment = asyncio.ensure_future(
-                emulator.wait_until(
-                    lambda: len(self.asked) >= wanted and emulator.in_flight > 0, timeout=300
-                )
-            )
+            moment = asyncio.ensure_future(self.moment(emulator, wanted))
             await asyncio.wait([ended, moment], return_when=asyncio.FIRST_COMPLETED)
             moment.cancel()
             await asyncio.wait([moment])
@@ -201,9 +199,15 @@ class Storm:
         out, _ = await ended
         if driver.returncode:
             self.problems.append(f"the driver ended with {driver.returncode}")
-            print(out.decode(errors="replace")[-4000:], file=sys.stderr)
+            print(out.decode(errors="replace")[-4000:], file=sys.stderr)  # noqa: T201
         said = self.folder / "said.json"
         self.said = json.loads(said.read_text()) if said.exists() else {}
+
+    async def moment(self, emulator, wanted):
+        """Wait for so many rows to have been asked, and for some to be in flight."""
+        await emulator.wait_until(
+            lambda: len(self.asked) >= wanted and emulator.in_flight > 0, timeout=300
+        )
 
     def found(self):
         if self.kind == "batch":
@@ -241,7 +245,7 @@ class Storm:
             "in_flight_at_kills": self.cut, "seconds": round(self.seconds, 1), **self.said,
             "problems": self.problems[:5],
         }  # fmt: skip
-        print(json.dumps(figures), flush=True)
+        print(json.dumps(figures), flush=True)  # noqa: T201
 
 
 def main():
