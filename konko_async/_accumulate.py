@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from konko_async._tool_calls import CallPieces, ToolCalls
@@ -41,8 +41,12 @@ class Accumulator(Protocol[C_contra, R_co]):
     def add(self, chunks: Iterable[C_contra]) -> None:
         """Take in chunks, in order."""
 
-    def add_text(self, index: int, text: str) -> None:
-        """Take in text for a choice that has had some, of chunks that bring nothing else."""
+    def text_sink(self, index: int) -> Callable[[str], None]:
+        """Return what takes in the text of chunks that bring nothing else.
+
+        Args:
+            index: of a choice that has had some text.
+        """
 
     def finished(self, expected: int) -> bool:
         """Whether each of at least ``expected`` choices has a finish_reason."""
@@ -258,9 +262,9 @@ class ChatAccumulator(_Answer[_ChatChoice]):
                     continue
             self._add(chunk)
 
-    def add_text(self, index: int, text: str) -> None:
-        """Take in text for a choice that has had some, of chunks that bring nothing else."""
-        self._choices[index].content.append(text)
+    def text_sink(self, index: int) -> Callable[[str], None]:
+        """Return what takes in the text of chunks that bring nothing else."""
+        return self._choices[index].content.append
 
     def _add(self, chunk: ChatCompletionChunk) -> None:
         if not self._head.seen:
@@ -333,9 +337,9 @@ class CompletionAccumulator(_Answer[_TextChoice]):
                 if known.add(choice):
                     self.has_delta = True
 
-    def add_text(self, index: int, text: str) -> None:
-        """Take in text for a choice that has had some, of chunks that bring nothing else."""
-        self._choices[index].text.append(text)
+    def text_sink(self, index: int) -> Callable[[str], None]:
+        """Return what takes in the text of chunks that bring nothing else."""
+        return self._choices[index].text.append
 
     def result(self) -> Completion:
         """Return the answer as far as it has come."""

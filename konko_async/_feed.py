@@ -116,7 +116,7 @@ class Feed(Arrivals[C, R]):
                     data = await self._read()
                 except _RAISED as error:
                     data = self._lost(error)
-                if self._came(data):
+                if self._came_alike(data) or self._came(data):
                     return True
                 if self._failure is not None:
                     raise self._failed()

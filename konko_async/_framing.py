@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from konko_async.sse import MAX_EVENT_BYTES, SSEDecoder
 
 if TYPE_CHECKING:
-    from konko_async._template import Alike, Template
+    from konko_async._template import Template
 
-__all__ = ["ErrorEvent", "Framer"]
+__all__ = ["BLOCK", "ErrorEvent", "Framer"]
 
 HEAD_LIMIT = 64 * 1024
 _FIRST_BLOCK = 512
-_BLOCK = 32 * 1024
+BLOCK = 32 * 1024
 _TAIL_LIMIT = 64 * 1024  # longer unfinished events go to the decoder, whose work stays linear
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
@@ -41,11 +41,13 @@ class Framer:
         head: the body so far, at most 64 KiB, until :meth:`confirm`; it shows what a body that is
             no event stream has to say.
         template: of the chunks that are expected, or None.
+        waiting: whether there are events that came and have not been given out.
+        clean: whether what comes next begins an event, and nothing is waiting.
     """
 
     __slots__ = (
-        "_announced", "_at", "_block", "_decoder", "_events", "_is_sse", "_max", "_tail", "head",
-        "template",
+        "_announced", "_at", "_block", "_decoder", "_events", "_is_sse", "_max", "_tail", "clean",
+        "head", "template", "waiting",
     )  # fmt: skip
 
     def __init__(self, content_type: str = "", max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -58,6 +60,8 @@ class Framer:
         self._events = b""  # whole ones
         self._at = 0  # how far they have been cut
         self._block = _FIRST_BLOCK
+        self.waiting = False
+        self.clean = True
         self.template: Template | None = None
 
     def confirm(self) -> None:
@@ -98,26 +102,11 @@ class Framer:
                 return []
         decoder = self._decoder
         if decoder is not None and not decoder.at_boundary:
-            return self._slowly(data)
+            payloads = self._slowly(data)
+            self._look()
+            return payloads
         self._events, self._at = self._whole_events(data), 0
         return self.more()
-
-    def alike(self, data: bytes) -> Alike | None:
-        """Take in the next bytes, if they are what the template says and no more; else None.
-
-        At a talker's pace that is nearly every read; the long way costs a tenth of the read.
-        """
-        template = self.template
-        if template is None or self._tail or len(data) > _BLOCK:
-            return None
-        if self._decoder is not None and not self._decoder.at_boundary:
-            return None
-        return template.read_all(data)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there are events that came and have not been given out."""
-        return self._at < len(self._events)
 
     def more(self) -> list[Any]:
         """Return what :meth:`feed` returns, of further events that have come.
@@ -128,23 +117,33 @@ class Framer:
         """
         events, start = self._events, self._at
         if not events:
+            self._look()
             return []
         end = start + self._block
         cut = events.find(b"\n\n", end) + 2 if end < len(events) else 0
         if self.template is not None:
-            self._block = _BLOCK
-        elif self._block < _BLOCK:
+            self._block = BLOCK
+        elif self._block < BLOCK:
             self._block *= 4
         if cut < 2:  # noqa: PLR2004 - not found
             cut = len(events)
         self._at = cut
         if cut == len(events):
             self._events, self._at = b"", 0
-        return self._cut(events[start:cut] if cut - start < len(events) else events)
+        try:
+            return self._cut(events[start:cut] if cut - start < len(events) else events)
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        self.waiting = bool(self._events)
+        between = self._decoder is None or self._decoder.at_boundary
+        self.clean = between and not self._events and not self._tail
 
     def drop(self) -> None:
         """Forget what is waiting."""
         self._events, self._at = b"", 0
+        self._look()
 
     def _whole_events(self, data: bytes) -> bytes:
         """Return what is complete; the rest waits for the next bytes."""

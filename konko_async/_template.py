@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from konko_async.wire._chat import ChunkChoice
 __all__ = ["Alike", "Template"]
 
 
-class Alike(NamedTuple):
+class Alike(msgspec.Struct):
     """What chunks bring that differ in nothing but their text.
 
     Attributes:
@@ -90,7 +90,11 @@ class Template:
         template = cls(payload[:start], payload[end:], chunk)
         alike = template.read_all(b"data: %b\n\n" % payload)
         # What it makes must be the same in every field, also in those it knows nothing of.
-        return template if alike is not None and template.build(*alike) == [chunk] else None
+        return (
+            template
+            if alike is not None and template.build(alike.texts, alike.strings) == [chunk]
+            else None
+        )
 
     def read(self, data: bytes) -> tuple[Alike | None, int]:
         """Return the texts of the events at the start of ``data`` that are as the template.

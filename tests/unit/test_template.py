@@ -65,7 +65,7 @@ def test_it_reads_what_the_decoder_reads(texts, ascii_only, spaces, more):
     template = learned(payloads[0])
     alike, length = template.read(framed(payloads))
     assert length == len(framed(payloads))
-    built = template.build(*alike)
+    built = template.build(alike.texts, alike.strings)
     assert built == [decode(payload) for payload in payloads]
     assert [chunk.raw for chunk in built] == [json.loads(payload) for payload in payloads]
     assert [chunk._text() for chunk in built] == payloads
@@ -100,7 +100,7 @@ def test_spoiled_bytes_are_read_the_same_or_not_at_all(texts, data):
     assert length == 0 or bytes(wire)[:length].endswith(b"\n\n")
     events = bytes(wire)[:length].split(b"\n\n")[:-1]
     assert (alike is None) is (length == 0)
-    built = [] if alike is None else template.build(*alike)
+    built = [] if alike is None else template.build(alike.texts, alike.strings)
     assert built == [decode(each.removeprefix(b"data: ")) for each in events]
 
 
@@ -160,17 +160,17 @@ def test_what_differs_is_left_to_the_decoder(data):
 )
 @pytest.mark.parametrize("count", [1, 2, 30, 1000])  # less and more than one block
 def test_it_reads_as_far_as_events_are_alike(count, rest):
-    alike = [event(f"word {number}") for number in range(count)]
-    (texts, strings), length = learned(alike[0]).read(framed(alike) + rest)
-    assert texts == [f"word {number}" for number in range(count)]
-    assert [json.loads(string) for string in strings] == texts
-    assert length == len(framed(alike))
+    payloads = [event(f"word {number}") for number in range(count)]
+    alike, length = learned(payloads[0]).read(framed(payloads) + rest)
+    assert alike.texts == [f"word {number}" for number in range(count)]
+    assert [json.loads(string) for string in alike.strings] == alike.texts
+    assert length == len(framed(payloads))
 
 
 def test_an_event_longer_than_a_block_is_read():
     payloads = [event("x" * 200_000), event("y")]
-    (texts, _), length = learned(event("z")).read(framed(payloads))
-    assert [len(text) for text in texts] == [200_000, 1]
+    alike, length = learned(event("z")).read(framed(payloads))
+    assert [len(text) for text in alike.texts] == [200_000, 1]
     assert length == len(framed(payloads))
 
 
@@ -181,7 +181,7 @@ def test_the_framer_uses_it_only_at_the_beginning_of_events():
     (payload,) = framer.feed(framed([event("a")]))
     assert type(payload).__name__ == "ErrorEvent"
     (alike,) = framer.feed(framed([event("a")]))
-    assert alike == (["a"], [b'"a"'])
+    assert (alike.texts, alike.strings) == (["a"], [b'"a"'])
 
 
 @given(
