@@ -168,7 +168,7 @@ class Crew:
             hand.link = await self._workers.start(
                 hand.heard, lambda reason: self._lost(hand, reason)
             )
-        except BatchError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, rows wait for this worker
             self.fail(error)
             return
         hand.send(self._hello)
@@ -205,7 +205,10 @@ class Crew:
     def fail(self, error: Exception) -> None:
         """End the run: there is nobody to do the work."""
         if self._failure is None:
-            failure = error if isinstance(error, BatchError) else BatchError(str(error))
+            failure = error
+            if not isinstance(failure, BatchError):
+                failure = BatchError(f"a worker cannot be used: {type(error).__name__}: {error}")
+                failure.__cause__ = error
             self._failure = failure
             for hand in self._hands:
                 for future in hand.jobs.values():

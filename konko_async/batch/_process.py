@@ -166,7 +166,7 @@ class Processes:
                     type(loop).__module__,
                     stdin=theirs.fileno(),
                     env=_environment(),
-                    process_group=0,  # Ctrl-C on the terminal is this process's to handle
+                    start_new_session=True,  # Ctrl-C on the terminal is this process's to handle
                 )
         except OSError as error:
             ours.close()

@@ -62,6 +62,8 @@ def _lines(report: BatchReport, what: str) -> Iterator[tuple[str, str]]:
     yield "cost", _cost(report, what)
     if report.retried or report.rate_limited:
         yield "retries", f"{count(report.retried)}; answers with 429: {count(report.rate_limited)}"
+    if report.repeated:
+        yield "workers", f"{count(report.repeated)} {what} were given out again, as theirs died"
     for name, histogram in (("latency", report.latency), ("1st token", report.first_token)):
         if histogram.total:
             yield name, _spread(histogram)

@@ -1,11 +1,15 @@
 """A cluster of two nodes on loopback, an actor killed in the middle; `make ray-storm` does more."""
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from konko_async.testing import Emulator
 
 pytest.importorskip("ray")
 
@@ -20,3 +24,35 @@ def test_an_actor_that_is_killed_costs_what_was_in_flight(scenario):
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert (told["lost"], told["twice"], told["kills"], told["problems"]) == (0, 0, 1, [])
+
+
+@pytest.mark.timeout(240)
+async def test_the_command_line_on_a_cluster_of_its_own(tmp_path):
+    """``--engine ray`` starts one if there is none, and writes what the other engine goes on with."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    body = {"model": "codellama/codellama-13b-instruct", "max_tokens": 8}
+    with source.open("w") as file:
+        for row in range(40):
+            messages = [{"role": "user", "content": f"row {row}"}]
+            line = {"custom_id": f"id-{row}", "method": "POST", "url": "/v1/chat/completions"}
+            file.write(json.dumps({**line, "body": {**body, "messages": messages}}) + "\n")
+
+    async def konko(*options):
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "konko_async", "batch", str(source), str(output),
+            "--progress", "none", *options,
+            env={**environment, "KONKO_API_KEY": "any", "KONKO_BASE_URL": emulator.base_url},
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await command.communicate()
+        return command.returncode, said.decode()
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    async with Emulator() as emulator:
+        code, said = await konko("--engine", "ray", "--processes", "2", "--limit", "30")
+        assert code == 0, said
+        assert len(output.read_bytes().splitlines()) == 30
+        code, said = await konko("--processes", "1")
+        assert code == 0, said
+    rows = [json.loads(text)["custom_id"] for text in output.read_bytes().splitlines()]
+    assert sorted(rows) == sorted(f"id-{row}" for row in range(40))
