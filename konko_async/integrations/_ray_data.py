@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +33,7 @@ __all__ = ["chat_completions"]
 
 # Ray keeps so many batches of an async actor under way (RAY_DATA_DEFAULT_ASYNC_BATCH_UDF_...).
 _BATCHES: Final = 4
+_PATIENCE: Final = 1.0
 _COLUMNS: Final = ("answer", "prompt_tokens", "completion_tokens", "error", "error_code")
 
 
@@ -70,14 +74,17 @@ class ChatActor:
             client = client.with_options(rate_limit=plan.rate_limit)
         self._client = client
         self._places: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: weakref.finalize[..., Any] | None = None
         self._template = None if plan.prompt is None else Template(plan.prompt)
         self._memo = None if plan.answers is None else Memo(plan.answers)
 
     async def __call__(self, batch: Any) -> Any:
         """Return a batch (an Arrow table) with the columns of the answers."""
         if self._places is None:
-            self._loop = asyncio.get_running_loop()
+            # Ray calls nothing at the end of an actor: aiohttp would fill its log.
+            self._end = weakref.finalize(
+                self, _end, self._owner, asyncio.get_running_loop(), threading.get_ident()
+            )
             self._places = asyncio.Semaphore(self._plan.max_concurrency)
         if self._memo is not None:
             self._memo.look()
@@ -154,16 +161,19 @@ class ChatActor:
         """Close the client, and let others read the answers; idempotent."""
         if self._memo is not None:
             self._memo.close()
-        self._loop = None
+        if self._end is not None:
+            self._end.detach()
         await self._owner.close()
 
-    def __del__(self) -> None:
-        # Ray drops it in another thread than that of the loop, at the end of its work.
-        memo, loop = getattr(self, "_memo", None), getattr(self, "_loop", None)
-        if memo is not None:
-            memo.close()
-        if loop is not None and loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._owner.close(), loop)
+
+def _end(client: AsyncKonko, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+    """Close a client that Ray has dropped, or whose process ends, in whatever thread that is."""
+    if not loop.is_running():
+        return
+    closing = asyncio.run_coroutine_threadsafe(client.close(), loop)
+    if threading.get_ident() != thread:
+        with contextlib.suppress(TimeoutError):
+            closing.result(_PATIENCE)
 
 
 def _with_columns(table: Any, done: list[Remembered | _Failed], prefix: str) -> Any:

@@ -55,6 +55,7 @@ class Memo:
     """
 
     def __init__(self, folder: str) -> None:
+        self._fd = -1
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._name = f"answers-{secrets.token_hex(8)}.jsonl"
@@ -104,6 +105,9 @@ class Memo:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _abandoned(path: Path) -> bool:
