@@ -20,6 +20,7 @@ import msgspec
 
 from konko_async._closing import Closing, ended
 from konko_async._stream import Stream
+from konko_async._work import Work, start_work
 from konko_async.errors import ConfigurationError, KonkoError
 
 __all__ = ["MapResult", "MapResults", "check_concurrency", "fan_out"]
@@ -59,7 +60,7 @@ class _State(Generic[R]):
 
     __slots__ = (
         "call", "consumer", "fail_fast", "failure", "feed_task", "feeder", "feeding", "held",
-        "leaving", "limit", "next", "ordered", "ready", "room", "running", "waiting",
+        "leaving", "limit", "next", "ordered", "ready", "room", "running", "stopping", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -76,12 +77,13 @@ class _State(Generic[R]):
         self.ordered = ordered
         self.room = window or (_REORDER if ordered else _AHEAD) * limit
         self.fail_fast = fail_fast
-        self.running: set[asyncio.Task[None]] = set()
+        self.running: dict[asyncio.Task[None], Work] = {}
         self.ready: deque[MapResult[R]] = deque()
         self.waiting: dict[int, MapResult[R]] = {}  # results ahead of their turn
         self.next = 0
         self.held = 0
         self.feeding = True
+        self.stopping = False  # what has sent nothing yet is given back
         self.leaving = False  # cancelled by us: tasks that end so are no failure
         self.failure: BaseException | None = None
         self.feed_task: asyncio.Task[None] | None = None
@@ -115,11 +117,15 @@ class _State(Generic[R]):
             self.feeder = asyncio.get_running_loop().create_future()
             await self.feeder
         self.held += 1
-        task = asyncio.get_running_loop().create_task(self.run(index, request))
-        self.running.add(task)
+        work = Work()
+        work.task = task = asyncio.get_running_loop().create_task(self.run(index, request, work))
+        self.running[task] = work
         task.add_done_callback(self.ended)
 
-    async def run(self, index: int, request: Any) -> None:
+    async def run(self, index: int, request: Any, work: Work) -> None:
+        if self.stopping:
+            return
+        start_work(work)
         try:
             completion = await self.call(request)
         except KonkoError as error:
@@ -128,9 +134,9 @@ class _State(Generic[R]):
             self.deliver(MapResult(index, request, completion, None))
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        self.running.discard(task)
+        work = self.running.pop(task)
         if task.cancelled():
-            if not self.leaving:
+            if not self.leaving and not work.returned:
                 self.fail(asyncio.CancelledError("a call of map() was cancelled from elsewhere"))
         elif (error := task.exception()) is not None:
             self.fail(error)  # not one of ours: a fault in somebody's code
@@ -149,6 +155,12 @@ class _State(Generic[R]):
         if task is not None and not task.done():
             task.cancel()
         self.wake_consumer()
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.stop_feeding()
+        for work in self.running.values():
+            work.stop()
 
     # -- the consuming side --------------------------------------------------------------------
 
@@ -287,11 +299,13 @@ class MapResults(Closing, AsyncIterator[MapResult[R]]):
     def stop(self) -> None:
         """Read no more input; the calls in flight go on, and their results are handed on.
 
-        The request that was waiting for its turn is dropped. Idempotent.
+        Dropped, without a result, are requests for which nothing is on its way: those that wait for
+        their turn, for the client's limits, or for their next attempt. An item whose function has
+        got an answer already goes on to its end. Idempotent.
         """
         if self._requests is not None:
             self._requests = ()
-        self._state.stop_feeding()
+        self._state.stop()
 
     def cancel(self) -> None:
         """Read no more input and cancel the calls in flight, without waiting for their end.

@@ -18,6 +18,7 @@ from konko_async import (
 from konko_async.batch._errors import BatchError
 from konko_async.batch._lines import success_line
 from konko_async.batch._rows import Row
+from konko_async.middleware import resting
 
 __all__ = ["Answer", "Caller", "Patience", "ends_all"]
 
@@ -87,7 +88,8 @@ class Patience:
         wait *= random.uniform(1.0, 1.2)  # noqa: S311 - spreads the herd
         if _is_spent(error) or wait > self._left:
             raise error
-        await asyncio.sleep(wait)
+        with resting():
+            await asyncio.sleep(wait)
         self._left -= wait
         self._waited += wait
 
@@ -107,8 +109,8 @@ class Caller:
         self._client = client
         self._max_outage = max_outage
 
-    async def __call__(self, row: Row) -> Answer:
-        """Return the answer.
+    async def __call__(self, row: Row) -> Any:
+        """Return what the call returned; :meth:`Answer.of` makes a line of it.
 
         Raises:
             KonkoError: what the call failed with.
@@ -116,7 +118,7 @@ class Caller:
         patience: Patience | None = None
         while True:
             try:
-                return Answer.of(row, await self._call(row))
+                return await self._call(row)
             except (CircuitOpenError, RateLimitError) as error:
                 refused = error
             if patience is None:

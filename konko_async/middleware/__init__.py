@@ -1,5 +1,6 @@
 """The layers around every call, outermost first: fallback, retry, hedging, circuit breaker."""
 
+from konko_async._work import resting
 from konko_async.middleware._breaker import CircuitBreakerMiddleware
 from konko_async.middleware._budget import RetryBudget
 from konko_async.middleware._circuit import CircuitBreaker, CircuitState
@@ -16,4 +17,5 @@ __all__ = [
     "HedgeMiddleware",
     "RetryBudget",
     "RetryMiddleware",
+    "resting",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from konko_async._work import current_work, resting
 from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
 from konko_async.middleware._classify import is_out_of_credit
 
@@ -51,11 +52,19 @@ class AttemptLimits:
         Returns:
             The lane, None for a call without a model, which has no limits; and the permit, None if
             it has to :meth:`wait`.
+
+        Raises:
+            CancelledError: it belongs to a ``map()`` that was stopped, and need not be sent.
         """
         if request.model is None:
             return None, None
+        work = current_work()
+        work.check()
         lane = self._lane(request)
-        return lane, lane.try_admit(self._tokens(lane, request), request.priority)
+        permit = lane.try_admit(self._tokens(lane, request), request.priority)
+        if permit is not None:
+            work.begin()
+        return lane, permit
 
     async def wait(self, request: Request, lane: Lane) -> Permit:
         """Wait until the lane admits the attempt.
@@ -70,10 +79,13 @@ class AttemptLimits:
         since = loop.time()
         tokens = self._tokens(lane, request)
         try:
-            return await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
+            with resting():
+                permit = await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
         finally:
             call.waiting -= 1
             request.queued += loop.time() - since
+        current_work().begin()
+        return permit
 
     def answered(self, lane: Lane, permit: Permit, response: Response) -> None:
         """Learn from an answer's headers, and settle when it ends."""
@@ -103,6 +115,7 @@ class AttemptLimits:
                 outcome = "cancelled"
             permit.settle(None)
         permit.release(outcome=outcome)
+        current_work().fail()
 
     def _lane(self, request: Request) -> Lane:
         fingerprint = self._fingerprint

@@ -12,6 +12,7 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from konko_async._records import Attempt
+from konko_async._work import resting
 from konko_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -134,6 +135,11 @@ def _has_key(headers: Mapping[str, str]) -> bool:
     return any(name.lower() == "idempotency-key" for name in headers)
 
 
+async def _pause(seconds: float) -> None:
+    with resting():
+        await asyncio.sleep(seconds)
+
+
 class _Series:
     """The attempts of one call after the first, which has failed."""
 
@@ -157,7 +163,7 @@ class _Series:
     async def run(self, first: KonkoError) -> Response:
         self.error: KonkoError = first
         retrying = AsyncRetrying(
-            sleep=asyncio.sleep,
+            sleep=_pause,
             retry=retry_if_exception(lambda error: is_retryable(error, self.policy)),
             wait=self.wait,
             stop=self.stop,

@@ -7,7 +7,7 @@ import stat
 import pytest
 from batch_kit import MODEL, asked, content, ids, line, read, run, write
 
-from konko_async import AsyncKonko, ConfigurationError, RetryPolicy
+from konko_async import AsyncKonko, ConfigurationError, RateLimit, RetryPolicy
 from konko_async.batch import (
     BatchChangedError,
     BatchError,
@@ -399,8 +399,6 @@ async def test_dry_run(client, emulator, tmp_path):
 
 
 async def test_dry_run_tells_the_time_at_the_limits(emulator, tmp_path):
-    from konko_async import RateLimit
-
     limit = RateLimit(requests_per_minute=60, tokens_per_minute=100_000)
     source = write(tmp_path / "in.jsonl", [line(n) for n in range(120)])
     async with AsyncKonko(base_url=emulator.base_url, api_key="any", rate_limit=limit) as client:
@@ -440,6 +438,56 @@ async def test_a_second_stop_gives_rows_back(client, emulator, tmp_path):
     emulator.clear()
     assert (await run(client, source, output)).left == 0
     assert ids(output) == [f"id-{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "limit", [RateLimit(max_concurrency=4), RateLimit(requests_per_minute=4, burst=4)]
+)
+async def test_a_stop_does_not_wait_for_the_limits(client, emulator, tmp_path, limit):
+    source, output = write(tmp_path / "in.jsonl", [line(n) for n in range(400)]), tmp_path / "out"
+    held, stop = asyncio.Event(), Stop()
+
+    async def answer(_body):
+        await held.wait()
+        return "fine"
+
+    emulator.answer = answer
+    limited = client.with_options(rate_limit=limit)
+    task = asyncio.ensure_future(run(limited, source, output, stop=stop))
+    await emulator.wait_until(lambda: emulator.in_flight == 4)
+    stop.request()
+    held.set()
+    report = await task
+    assert (report.stopped, report.done, report.failed, report.left) == ("stopped", 4, 0, 396)
+    assert emulator.received == 4
+    assert (await run(client, source, output)).done == 400
+    assert ids(output) == [f"id-{n}" for n in range(400)]
+    assert set(asked(emulator).values()) == {1}
+
+
+@pytest.mark.parametrize("policy", [None, RetryPolicy(base_delay=3600, max_delay=3600)])
+async def test_a_stop_does_not_wait_for_the_next_attempt(client, emulator, tmp_path, policy):
+    """Neither of a call, nor of a row that waits out a burst of refusals."""
+    source, output = write(tmp_path / "in.jsonl", [line(n) for n in range(40)]), tmp_path / "out"
+    stop = Stop()
+    emulator.always(faults.Status(429, headers={"retry-after": "50"}))
+    refused = client.with_options(retry=policy, rate_limit=RateLimit(max_concurrency=None))
+    options = {"stop": stop, "max_concurrency": 4, "max_outage": 3600}
+    told = asyncio.Event()
+
+    def see(progress):
+        if progress.rate_limited == 4:
+            told.set()
+
+    options |= {"on_progress": see, "progress_interval": 0.01}
+    task = asyncio.ensure_future(run(refused, source, output, **options))
+    await asyncio.wait_for(told.wait(), 10)
+    stop.request()
+    report = await task
+    assert (report.stopped, report.done) == ("stopped", 0)
+    assert (emulator.received, read(output)) == (4, [])
+    emulator.clear()
+    assert (await run(client, source, output)).done == 40
 
 
 async def test_stopped_before_it_began(client, emulator, tmp_path):

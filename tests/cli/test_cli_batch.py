@@ -322,6 +322,21 @@ async def test_the_first_ctrl_c_lets_calls_in_flight_finish(rows, held, env, emu
     assert (resumed.code, len(chats(emulator))) == (0, 10), "nothing was paid twice"
 
 
+async def test_ctrl_c_does_not_wait_for_the_rate(rows, held, env, emulator, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["batch", rows, out, "--prompt", "{text}"]
+    async with command(*arguments, "--rpm", "2", env=env) as running:
+        await emulator.wait_until(lambda: chats(emulator))
+        running.signal(signal.SIGINT)
+        await said(running, "in flight is let finish")
+        held.set()
+        result = await running.finish()
+    assert result.code == 130
+    assert 1 <= len(read(out)) == len(chats(emulator)) <= 2
+    resumed = await run(*arguments, env=env)
+    assert (resumed.code, len(chats(emulator))) == (0, 10), "nothing was paid twice"
+
+
 async def test_the_second_ctrl_c_cancels_them(rows, held, env, emulator, tmp_path):
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}", "--max-concurrency", "3"]
     async with command(*arguments, env=env) as running:

@@ -1,0 +1,102 @@
+"""Work that can be given back: a stop must not wait, nor pay, for what has sent nothing yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+__all__ = ["Work", "current_work", "resting", "start_work"]
+
+
+class Work:
+    """One request of a fan-out, as far as a graceful stop is concerned.
+
+    It is worth its end once an attempt is on its way or was answered, in whatever task that
+    happens. Until then, and again once all its attempts have failed, a stop gives it back while it
+    rests: waits for the limits or for the next attempt. It ends cancelled then.
+
+    Attributes:
+        task: what does it; None until it is known.
+        returned: whether it was given back: then its cancellation is no failure.
+    """
+
+    __slots__ = ("_begun", "_resting", "_stopping", "returned", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.returned = False
+        self._begun = 0  # attempts on their way, or answered
+        self._resting = 0
+        self._stopping = False
+
+    def check(self) -> None:
+        """Let nothing more be sent after a stop, if there is nothing to be lost.
+
+        Raises:
+            CancelledError: so it is.
+        """
+        # Raised here and not by the task's cancel(), which would work at its next wait only: the
+        # request may have been sent by then.
+        if self._stopping and not self._begun:
+            self.returned = True
+            raise asyncio.CancelledError("given back: the run was stopped, and nothing was sent")
+
+    def begin(self) -> None:
+        """Note that an attempt is sent."""
+        self._begun += 1
+
+    def fail(self) -> None:
+        """Note that an attempt came to nothing."""
+        self._begun -= 1
+        self._give_back()
+
+    def rest(self) -> None:
+        """Note the begin of a wait.
+
+        Raises:
+            CancelledError: see :meth:`check`.
+        """
+        self.check()
+        self._resting += 1
+
+    def rise(self) -> None:
+        """Note the end of a wait."""
+        self._resting -= 1
+
+    def stop(self) -> None:
+        """Give it back now, or as soon as it has nothing to lose."""
+        self._stopping = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._stopping and self._resting and not self._begun and self.task is not None:
+            self.returned = True
+            self.task.cancel()
+
+
+_NOBODYS: Final = Work()  # shared by all that no fan-out began; nobody stops it
+_current: Final[ContextVar[Work]] = ContextVar("konko_async_work", default=_NOBODYS)
+current_work = _current.get
+start_work = _current.set
+
+
+@contextmanager
+def resting() -> Iterator[None]:
+    """Mark a wait during which a graceful stop may give the request back.
+
+    For middleware that makes a request wait before it is sent, as the limits and the pauses between
+    attempts do. Outside a ``map()`` or a batch it does nothing. Where an answer has already been
+    paid for, or another attempt is on its way, nothing is given back.
+
+    Raises:
+        CancelledError: the run has been stopped.
+    """
+    work = _current.get()
+    work.rest()
+    try:
+        yield
+    finally:
+        work.rise()
