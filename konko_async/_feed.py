@@ -221,9 +221,13 @@ class Feed(Arrivals[C, R]):
         elif self._reading:
             self._answer.interrupt(error)
         else:
-            self._take_waiting()
-            self._failure = self._failure or error
-            self._finish("error")
+            self._fail_late(error)
+
+    def _fail_late(self, error: APIError) -> None:
+        """End a stream whose time is over while nobody reads; what has come may tell of its own."""
+        self._take_waiting()
+        self._failure = self._failure or error
+        self._finish("error")
 
     def _expired(self, now: float) -> APIError | None:
         deadline, idle = self._call.deadline, self._patience()

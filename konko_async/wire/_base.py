@@ -47,11 +47,11 @@ class _Raw:
 
     def _text(self) -> bytes | str | None:
         """Return the JSON as received, None where there is none."""
-        text = getattr(self, "_raw", None)
-        if isinstance(text, tuple):
-            maker, string = text
+        raw: bytes | str | tuple[_Maker, bytes] | None = getattr(self, "_raw", None)
+        if isinstance(raw, tuple):
+            maker, string = raw
             return maker.json(string)
-        return text
+        return raw
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__struct_fields__)  # type: ignore[attr-defined]

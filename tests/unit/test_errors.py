@@ -32,6 +32,7 @@ TREE = {
     "StreamStalledError": "StreamError",
     "StreamServerError": "StreamError",
     "RateLimitTimeoutError": "KonkoError",
+    "RateLimitStoreError": "KonkoError",
     "CircuitOpenError": "KonkoError",
 }
 ALSO = {  # so that code which knows nothing of us catches them, too
@@ -81,6 +82,7 @@ MADE = [
     konko.StreamStalledError("m", request_id="req", partial=PARTIAL),
     konko.StreamServerError("m", code="c", type="t", body={"a": 1}, request_id="req", partial=PARTIAL),
     konko.RateLimitTimeoutError("m", would_have_waited=float("inf")),
+    konko.RateLimitStoreError("m"),
     konko.CircuitOpenError("m", retry_after=1.5),
     konko.APIStatusError("m", **STATUS),
     *[
