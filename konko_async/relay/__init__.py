@@ -14,7 +14,14 @@ from konko_async.relay._errors import (
     StreamTooLongError,
     public_error,
 )
-from konko_async.relay._format import ChatCall, Dialect, Format, StopReason, StreamStats
+from konko_async.relay._format import (
+    ChatCall,
+    Dialect,
+    Format,
+    RunFormat,
+    StopReason,
+    StreamStats,
+)
 from konko_async.relay._health import CircuitHealth, Health, ModelHealth, health
 from konko_async.relay._http import RelayReply, RelayRequest
 from konko_async.relay._hub import HubSource, StreamHub
@@ -22,6 +29,7 @@ from konko_async.relay._memory import MemoryStore
 from konko_async.relay._openai import ANSWER_FIELDS, OpenAIFormat
 from konko_async.relay._policy import MESSAGE_FIELDS, OPENAI, PARAMS, RelayOptions
 from konko_async.relay._pump import Delivery, ReaderGoneError, Sink, pump
+from konko_async.relay._run_source import ToolRunSource
 from konko_async.relay._service import AuthHook, RelayService
 from konko_async.relay._source import Source, StreamSource
 from konko_async.relay._store import Page, StreamInfo, StreamStore, Watched
@@ -56,6 +64,7 @@ __all__ = [
     "RelayReply",
     "RelayRequest",
     "RelayService",
+    "RunFormat",
     "Sink",
     "Source",
     "StopReason",
@@ -68,6 +77,7 @@ __all__ = [
     "StreamStore",
     "StreamTooLongError",
     "Tenants",
+    "ToolRunSource",
     "UIMessageFormat",
     "Watched",
     "call_keywords",

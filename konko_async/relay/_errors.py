@@ -17,6 +17,7 @@ from konko_async.errors import (
     BadRequestError,
     CircuitOpenError,
     KonkoError,
+    NotFoundError,
     RateLimitError,
     RateLimitTimeoutError,
     ResponseDecodeError,
@@ -25,6 +26,7 @@ from konko_async.errors import (
     StreamTruncatedError,
     UnprocessableEntityError,
 )
+from konko_async.tools import ToolFailedError, ToolLimitError
 
 __all__ = [
     "PublicError",
@@ -117,12 +119,16 @@ _BY_KIND: tuple[tuple[type[KonkoError], tuple[int, str, str]], ...] = (
         (400, "invalid_request_error", "the model's server refused the request"),
     ),
     (APIStatusError, _UPSTREAM),
+    (ToolLimitError, (502, "tool_limit", "the model called tools without coming to an end")),
+    (ToolFailedError, (500, "tool_failed", "a tool failed")),
     (RateLimitTimeoutError, (503, "overloaded", "too many calls are waiting; try again later")),
     (CircuitOpenError, (503, "overloaded", "the model's server is failing; try again later")),
     (StoreFullError, (503, "overloaded", "too many streams are kept; try again later")),
     (StreamTooLongError, (502, "too_long", "the answer is longer than is kept")),
     (StreamLostError, (502, "stream_lost", "the stream is no more")),
 )
+_NO_MODEL = (502, "model_unavailable", "the model's server does not have this model")
+_NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available", "model_not_supported"})
 _INTERNAL = (500, "internal_error", "the relay failed")
 
 
@@ -140,10 +146,18 @@ def described(error: KonkoError) -> tuple[int, PublicError]:
     wait = getattr(error, "retry_after", None) or getattr(error, "would_have_waited", None)
     if isinstance(error, RateLimitError) and code == "insufficient_quota":
         found = _UPSTREAM  # ours, not the browser's: waiting does not help
+    elif isinstance(error, APIStatusError) and _lacks_model(error, code):
+        found = _NO_MODEL
+    elif isinstance(error, ToolLimitError) and error.limit == "total_timeout":
+        found = (504, "timeout", "the answer and its tools took too long")
     elif isinstance(error, APIStatusError) and error.status_code in _OVERLOADED:
         found = (503, "overloaded", "the model's server is overloaded")
     status, kind, message = found
     return status, PublicError(message, kind, code, None, _seconds(wait))
+
+
+def _lacks_model(error: APIStatusError, code: str | None) -> bool:
+    return code in _NO_MODEL_CODES or (isinstance(error, NotFoundError) and error.param == "model")
 
 
 def public_error(error: KonkoError) -> PublicError:

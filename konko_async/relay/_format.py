@@ -8,8 +8,9 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from konko_async import ChatCompletion, ChatCompletionChunk, ChunkBatch, KonkoError, Usage
+from konko_async.tools import ToolEvent
 
-__all__ = ["ChatCall", "Dialect", "Format", "StopReason", "StreamStats"]
+__all__ = ["ChatCall", "Dialect", "Format", "RunFormat", "StopReason", "StreamStats"]
 
 StopReason = Literal["stopped", "shutdown", "abandoned"]
 """Why a stream was ended by this side: by the user, by the server's end, for want of readers."""
@@ -63,6 +64,16 @@ class Format(Protocol):
 
     def stop(self, reason: StopReason) -> list[bytes]:
         """Return what follows the last chunk if this side ended it."""
+
+
+class RunFormat(Format, Protocol):
+    """A format that can also write a conversation in which tools are called.
+
+    For a :class:`~konko_async.tools.ToolRun`, ``take`` is not called, but ``tell``.
+    """
+
+    def tell(self, event: ToolEvent) -> list[bytes]:
+        """Return the payloads of what has happened."""
 
 
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):

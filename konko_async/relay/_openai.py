@@ -11,6 +11,8 @@ import msgspec
 from konko_async import ChatCompletion, ChatCompletionChunk, ChunkBatch, KonkoError
 from konko_async.relay._errors import public_error
 from konko_async.relay._format import StopReason, StreamStats
+from konko_async.relay._openai_run import RunChunks
+from konko_async.tools import ToolEvent
 
 __all__ = ["ANSWER_FIELDS", "OpenAIFormat", "completion_json"]
 
@@ -79,6 +81,8 @@ class OpenAIFormat:
         merge: make one chunk of those that arrived together. Default False.
         stats: tell times and tokens in an event after the last chunk. Default False.
         model: what the model is called, if not by its own name.
+        results: whether browsers see what the tools of ``run_tools()`` returned; else only how
+            the calls ended. Default True.
 
     Attributes:
         headers: none.
@@ -93,8 +97,11 @@ class OpenAIFormat:
         merge: bool = False,
         stats: bool = False,
         model: str | None = None,
+        results: bool = True,
     ) -> None:
         self._fields = frozenset(fields)
+        self._results = results
+        self._run: RunChunks | None = None
         self._merge = merge
         self._stats = stats
         self._model = model
@@ -133,21 +140,33 @@ class OpenAIFormat:
         before, found, after = _encode(public).partition(b'"%b"' % place.encode())
         self._before, self._after = (before, after) if found else (None, before)
 
+    def tell(self, event: ToolEvent) -> list[bytes]:
+        """Return the payloads of what happened in a run of tools.
+
+        All rounds are one answer of one choice. Calls are deltas, with their arguments whole;
+        results are events without choices, ``{"object": "relay.tool_result", "relay": {...}}``.
+        """
+        if self._run is None:
+            self._run = RunChunks(self._fields, self._model, results=self._results)
+        return self._run.tell(event)
+
     def end(
         self,
         completion: ChatCompletion | None,  # noqa: ARG002 - all of it has been said
         stats: StreamStats,
     ) -> list[bytes]:
         """Return the figures, if they are asked for, and the end."""
+        told = [] if self._run is None else self._run.usage(stats.usage)
         if not self._stats:
-            return [DONE]
+            return [*told, DONE]
         usage = stats.usage
         relay = {
             "time_to_first_token": stats.time_to_first_token,
             "duration": stats.duration,
             "usage": None if usage is None or "usage" not in self._fields else usage,
         }
-        return [_encode({"object": "relay.stats", "choices": [], "relay": relay}), DONE]
+        said = _encode({"object": "relay.stats", "choices": [], "relay": relay})
+        return [*told, said, DONE]
 
     def fail(self, error: KonkoError) -> list[bytes]:
         """Return the error, as clients of this format raise it, and the end."""

@@ -14,7 +14,15 @@ from konko_async.relay._format import Format, StopReason, StreamStats
 from konko_async.relay._frames import frames
 from konko_async.relay._scope import Scope
 
-__all__ = ["Source", "StreamSource", "Timing", "note_failure", "note_fault", "stopped_early"]
+__all__ = [
+    "DirectSource",
+    "Source",
+    "StreamSource",
+    "Timing",
+    "note_failure",
+    "note_fault",
+    "stopped_early",
+]
 
 _log = logging.getLogger("konko_async.relay")
 _RESTART = 5.0  # seconds until another process answers
@@ -51,11 +59,15 @@ class Timing:
         self._clock = asyncio.get_running_loop().time
         self._started = self._clock()
 
+    def passed(self) -> float:
+        """Return the seconds since then."""
+        return self._clock() - self._started
+
     def stats(self, stream: ChatStream) -> StreamStats:
         """Return the figures of a stream that has ended."""
         return StreamStats(
             time_to_first_token=stream.time_to_first_token,
-            duration=self._clock() - self._started,
+            duration=self.passed(),
             usage=stream.usage,
         )
 
@@ -84,26 +96,54 @@ def stopped_early() -> RefusalError:
     return RefusalError(503, "the server is shutting down", type="overloaded", retry_after=_RESTART)
 
 
-class StreamSource:
-    """A ChatStream, directly: whoever reads slowly holds the server up.
+class DirectSource:
+    """An answer, straight to its one reader: whoever reads slowly holds the server up.
 
     Args:
-        stream: open or not; if not, the first read opens it, and its failure is a frame.
-        format: one for this stream alone.
+        format: one for this answer alone.
 
     Attributes:
         headers: the format's.
     """
 
-    def __init__(self, stream: ChatStream, format: Format) -> None:
+    def __init__(self, format: Format) -> None:
         self.headers: Mapping[str, str] = format.headers
-        self._stream = stream
-        self._format = format
+        self._format: Format = format
         self._timing = Timing()
         self._begun = False
         self._ended = False
         self._reason: StopReason | None = None
         self._scope = Scope()
+
+    # -- what is different for each kind of answer -----------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether there was something to read already."""
+        raise NotImplementedError
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's, if it told."""
+        return None
+
+    async def _start(self) -> None:
+        """Wait for the first delta; raises what the call failed with."""
+        raise NotImplementedError
+
+    async def _step(self) -> list[bytes] | None:
+        """Wait for what comes next and return its payloads; None at the end."""
+        raise NotImplementedError
+
+    async def _last(self) -> list[bytes]:
+        """Return the payloads of the end."""
+        raise NotImplementedError
+
+    async def _leave(self) -> None:
+        """Cancel what runs and wait until it has ended. Idempotent."""
+        raise NotImplementedError
+
+    # -- what is not -------------------------------------------------------------------------------
 
     async def open(self) -> KonkoError | None:
         """Wait for the first delta.
@@ -115,14 +155,14 @@ class StreamSource:
         with self._scope:
             try:
                 if self._reason is None:
-                    await self._stream.__aenter__()
+                    await self._start()
                     return None
             except KonkoError as error:
                 self._ended = True
-                note_failure(error, self._stream.request_id)
+                note_failure(error, self.request_id)
                 return error
         self._ended = True
-        await self._stream.close()
+        await self._leave()
         return stopped_early()
 
     async def read(self) -> bytes | None:
@@ -140,22 +180,21 @@ class StreamSource:
         with self._scope:
             try:
                 if self._reason is None:
-                    batch = await self._stream.read()
-                    if batch is not None:
-                        return self._format.take(batch)
+                    payloads = await self._step()
+                    if payloads is not None:
+                        return payloads
                     self._ended = True
-                    completion = await self._stream.completion()
-                    return self._format.end(completion, self._timing.stats(self._stream))
+                    return await self._last()
             except KonkoError as error:
                 self._ended = True
-                note_failure(error, self._stream.request_id)
+                note_failure(error, self.request_id)
                 return self._format.fail(error)
             except Exception as error:  # noqa: BLE001 - a fault, in a format say: never a cut
                 self._ended = True
                 note_fault(error)
                 return self._format.fail(KonkoError("the relay failed"))
         self._ended = True
-        await self._stream.close()
+        await self._leave()
         return self._format.stop(self._reason or "stopped")
 
     def stop(self, reason: StopReason) -> None:
@@ -166,4 +205,44 @@ class StreamSource:
     async def close(self) -> None:
         """Cancel the upstream call, unless it has ended. Idempotent."""
         self._ended = True
+        await self._leave()
+
+
+class StreamSource(DirectSource):
+    """A ChatStream, directly.
+
+    Args:
+        stream: open or not; if not, the first read opens it, and its failure is a frame.
+        format: one for this stream alone.
+
+    Attributes:
+        headers: the format's.
+    """
+
+    def __init__(self, stream: ChatStream, format: Format) -> None:
+        super().__init__(format)
+        self._stream = stream
+
+    @property
+    def started(self) -> bool:
+        """Whether the first delta has come."""
+        return self._stream.time_to_first_token is not None
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's, if it told."""
+        return self._stream.request_id
+
+    async def _start(self) -> None:
+        await self._stream.__aenter__()
+
+    async def _step(self) -> list[bytes] | None:
+        batch = await self._stream.read()
+        return None if batch is None else self._format.take(batch)
+
+    async def _last(self) -> list[bytes]:
+        completion = await self._stream.completion()
+        return self._format.end(completion, self._timing.stats(self._stream))
+
+    async def _leave(self) -> None:
         await self._stream.close()

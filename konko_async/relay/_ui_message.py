@@ -15,7 +15,15 @@ from konko_async import ChatCompletion, ChatCompletionChunk, ChunkBatch, KonkoEr
 from konko_async.relay._errors import public_error
 from konko_async.relay._format import ChatCall, Dialect, StopReason, StreamStats
 from konko_async.relay._ui_request import parse_ui_chat
-from konko_async.relay._ui_tools import UIToolCalls
+from konko_async.relay._ui_tools import UIToolCalls, UIToolResults
+from konko_async.tools import (
+    ReasoningDelta,
+    RoundFinished,
+    TextDelta,
+    ToolEvent,
+    ToolFinished,
+    ToolStarted,
+)
 
 if TYPE_CHECKING:
     from konko_async.relay._policy import RelayOptions
@@ -26,6 +34,8 @@ __all__ = ["UI_MESSAGE", "UIMessageFormat"]
 _encode = msgspec.json.encode
 _DONE: Final = b"[DONE]"
 _EMPTY: Final = b'""'
+_STEP: Final = b'{"type":"start-step"}'
+_STEPPED: Final = b'{"type":"finish-step"}'
 _FINISH: Final = {
     "stop": "stop",
     "length": "length",
@@ -44,6 +54,8 @@ _Kind = Literal["text", "reasoning"]
 class UIMessageFormat:
     """Writes an answer as one message with one step: reasoning, text and tool calls as its parts.
 
+    A run of tools has a step for each round, with its calls and their results.
+
     Choice 0 is what is shown. Texts pass through as the JSON strings that were on the wire, those
     that arrived together as one delta. ``finish`` carries the finish reason, and with it, as
     ``messageMetadata``: ``model``, ``usage`` (``inputTokens``, ``outputTokens``, ``totalTokens``
@@ -55,6 +67,8 @@ class UIMessageFormat:
         merge: whether texts that arrived together become one event. Default True.
         metadata: whether ``finish`` carries metadata. Default True.
         usage: whether that tells the tokens. Default True.
+        results: whether browsers see what the tools of ``run_tools()`` returned; else only that
+            they did. Default True.
         model: what the model is called there, if not by its own name.
     """
 
@@ -67,6 +81,7 @@ class UIMessageFormat:
         merge: bool = True,
         metadata: bool = True,
         usage: bool = True,
+        results: bool = True,
         model: str | None = None,
     ) -> None:
         self.headers = {"X-Vercel-AI-UI-Message-Stream": "v1"}
@@ -76,6 +91,8 @@ class UIMessageFormat:
         self._usage = usage
         self._model = model
         self._tools = UIToolCalls()
+        self._runs = UIToolResults(shown=results)
+        self._stepping = False  # whether a step has begun and not ended
         self._open: _Kind | None = None  # the part that grows
         self._parts = 0
         self._head = b""  # of a delta of that part, up to its text
@@ -87,7 +104,8 @@ class UIMessageFormat:
         start = {"type": "start"}
         if message_id := self._message_id or stream_id:
             start["messageId"] = message_id
-        return [_encode(start), b'{"type":"start-step"}']
+        self._stepping = True
+        return [_encode(start), _STEP]
 
     def take(self, batch: ChunkBatch[ChatCompletionChunk]) -> list[bytes]:
         """Return the events of chunks; of those alike in all but their text, without decoding."""
@@ -115,9 +133,29 @@ class UIMessageFormat:
             return [b"%b%b}" % (self._head, string)]
         return [*self._grow("text"), b"%b%b}" % (self._head, string)]
 
+    def tell(self, event: ToolEvent) -> list[bytes]:
+        """Return the events of what happened in a run of tools; each round is a step."""
+        events = [] if self._stepping else [_STEP]
+        self._stepping = True
+        match event:
+            case TextDelta(text):
+                self._say("text", text, events)
+            case ReasoningDelta(text):
+                self._say("reasoning", text, events)
+            case ToolStarted(call):
+                events += [*self._shut(), *self._runs.started(call)]
+            case ToolFinished(outcome):
+                events += [*self._shut(), *self._runs.finished(outcome)]
+            case RoundFinished():
+                self._stepping = False
+                events += [*self._shut(), _STEPPED]
+        return events
+
     def end(self, completion: ChatCompletion | None, stats: StreamStats) -> list[bytes]:
         """Return the tool calls that are whole now, ``finish-step``, ``finish`` and ``[DONE]``."""
-        events = [*self._shut(), *self._tools.complete(), b'{"type":"finish-step"}']
+        events = [*self._shut(), *self._tools.complete()]
+        if self._stepping:
+            events.append(_STEPPED)
         reason = None
         if completion is not None and completion.choices:
             reason = completion.choices[0].finish_reason

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from konko_async.relay._run_words import CallIds, result_of, trouble_of
+from konko_async.tools import ToolInvocation, ToolOutcome
 from konko_async.wire import FunctionCall, ToolCallDelta
 
-__all__ = ["UIToolCalls"]
+__all__ = ["UIToolCalls", "UIToolResults"]
 
 _encode = msgspec.json.encode
 
@@ -128,3 +130,51 @@ def _available(call: _Call) -> bytes:
         event["input"] = text
         event["errorText"] = "the model's arguments for this tool are not valid JSON"
     return _encode(event)
+
+
+class UIToolResults:
+    """Calls that are made on this side, and their results, to ``tool-*`` events.
+
+    Args:
+        shown: whether browsers see what the tools returned.
+    """
+
+    __slots__ = ("_ids", "_shown")
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._ids = CallIds()
+
+    def started(self, call: ToolInvocation) -> list[bytes]:
+        """Return the event of a call that is being made."""
+        return [_encode(self._event("tool-input-available", call))]
+
+    def finished(self, outcome: ToolOutcome) -> list[bytes]:
+        """Return the events of a call that has come to its end, also of one that was not made."""
+        call, trouble = outcome.call, trouble_of(outcome)
+        if outcome.status == "invalid":
+            event = self._event("tool-input-error", call)
+            return [_encode({**event, "input": call.text, "errorText": trouble})]
+        events = [] if self._ids.known(call) else self.started(call)
+        told: dict[str, Any] = {"type": "tool-output-available", "toolCallId": self._ids.of(call)}
+        if trouble is None:
+            told["output"] = result_of(outcome) if self._shown else None
+        else:
+            told |= {"type": "tool-output-error", "errorText": trouble}
+        return [*events, _encode(told)]
+
+    def _event(self, kind: str, call: ToolInvocation) -> dict[str, Any]:
+        return {
+            "type": kind,
+            "toolCallId": self._ids.of(call),
+            "toolName": call.name,
+            "input": msgspec.Raw(call.text.encode()) if _is_json(call.text) else call.text,
+        }
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -20,11 +20,13 @@ from konko_async.relay._format import Format
 from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
 from konko_async.relay._openai import OpenAIFormat
 from konko_async.relay._pump import Delivery, pump
+from konko_async.relay._run_source import source_of
 from konko_async.relay._scope import ReaderGoneError, Watch
-from konko_async.relay._source import Source, StreamSource
+from konko_async.relay._source import Source
 
 if TYPE_CHECKING:
     from konko_async.relay._service import RelayService
+    from konko_async.tools import ToolRun
 
 __all__ = [
     "CLIENT",
@@ -83,7 +85,7 @@ async def _send(
 
 async def stream_response(
     request: web.Request,
-    stream: ChatStream,
+    stream: ChatStream | ToolRun[Any],
     *,
     format: Format | None = None,
     delivery: Delivery | None = None,
@@ -97,7 +99,8 @@ async def stream_response(
 
     Args:
         request: whose answer it is.
-        stream: from ``client.chat.completions.stream(...)``, open or not; it is closed.
+        stream: from ``client.chat.completions.stream(...)``, open or not; it is closed. Or from
+            ``run_tools(...)``, not begun yet.
         format: of the events. Default ``OpenAIFormat()``.
         delivery: heartbeats, coalescing, patience. Default ``Delivery()``.
         open_early: answer 200 and send heartbeats before the first token. Default False.
@@ -111,7 +114,7 @@ async def stream_response(
         ...     return await stream_response(request, stream)
     """
     delivery = delivery or Delivery()
-    source = StreamSource(stream, format or OpenAIFormat())
+    source = source_of(stream, format or OpenAIFormat())
     drain = request.config_dict.get(DRAIN)
     try:
         with nullcontext() if drain is None else drain.watch(source):

@@ -17,9 +17,10 @@ from konko_async.relay._format import Format
 from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
 from konko_async.relay._openai import OpenAIFormat
 from konko_async.relay._pump import Delivery, pump
+from konko_async.relay._run_source import source_of
 from konko_async.relay._scope import ReaderGoneError, Watch
 from konko_async.relay._signals import holding_signals
-from konko_async.relay._source import Source, StreamSource
+from konko_async.relay._source import DirectSource, Source
 
 try:
     from starlette.requests import Request
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from konko_async.relay._service import RelayService
+    from konko_async.tools import ToolRun
 
 __all__ = ["DrainMiddleware", "StreamResponse", "error_response", "lifespan", "routes"]
 
@@ -125,7 +127,8 @@ class StreamResponse(Response):
     second; if it reads slowly, so do we.
 
     Args:
-        stream: from ``client.chat.completions.stream(...)``, open or not; it is closed.
+        stream: from ``client.chat.completions.stream(...)``, open or not; it is closed. Or from
+            ``run_tools(...)``, not begun yet.
         format: of the events. Default ``OpenAIFormat()``.
         delivery: heartbeats, coalescing, patience. Default ``Delivery()``.
         open_early: answer 200 and send heartbeats before the first token. Default False.
@@ -144,7 +147,7 @@ class StreamResponse(Response):
 
     def __init__(
         self,
-        stream: ChatStream,
+        stream: ChatStream | ToolRun[Any],
         *,
         format: Format | None = None,
         delivery: Delivery | None = None,
@@ -166,7 +169,7 @@ class StreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
         drain = self._drain or scope.get("state", {}).get("drain")
-        source = StreamSource(self._stream, self._format)
+        source = source_of(self._stream, self._format)
         try:
             async with _Browser(receive, send) as browser:
                 browser.listen()
@@ -179,10 +182,10 @@ class StreamResponse(Response):
         if self.background is not None:
             await self.background()
 
-    async def _serve(self, browser: _Browser, source: StreamSource, drain: Drain | None) -> None:
+    async def _serve(self, browser: _Browser, source: DirectSource, drain: Drain | None) -> None:
         with Watch(browser.gone, self._delivery.look):
             try:
-                if drain is not None and self._stream.time_to_first_token is None:
+                if drain is not None and not source.started:
                     drain.check()
                 failure = None if self._open_early else await source.open()
             except RefusalError as error:

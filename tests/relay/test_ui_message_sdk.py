@@ -11,9 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from relay_kit import MODEL, relaying
 
-from konko_async.testing import Answer, FaultServer
+from konko_async import AsyncKonko
+from konko_async.relay import UI_MESSAGE, RelayOptions, UIMessageFormat
+from konko_async.relay.aiohttp_web import stream_response
+from konko_async.testing import Answer, Emulator, FaultServer
 
 HERE = Path(__file__).parent / "node"
 NODE, NPM = shutil.which("node"), shutil.which("npm")
@@ -91,28 +95,34 @@ def library(request, modules):
 @asynccontextmanager
 async def chatting(library, upstream, **options):
     """Start a relay before an upstream server, and a browser."""
-    async with relaying(upstream, **options) as relay:
-        process = await asyncio.create_subprocess_exec(
-            NODE,
-            HERE / "chat.mjs",
-            library,
-            f"http://127.0.0.1:{relay.port}",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            limit=2**20,
-        )
-        try:
-            browser = Browser(process)
-            await browser.until(event="up")
-            yield browser
-            process.stdin.close()
+    async with relaying(upstream, **options) as relay, browsing(library, relay.port) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def browsing(library, port):
+    """Start a browser of what listens on a port."""
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        HERE / "chat.mjs",
+        library,
+        f"http://127.0.0.1:{port}",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        limit=2**20,
+    )
+    try:
+        browser = Browser(process)
+        await browser.until(event="up")
+        yield browser
+        process.stdin.close()
+        await process.wait()
+        assert not await process.stderr.read()
+    finally:
+        if process.returncode is None:
+            process.kill()
             await process.wait()
-            assert not await process.stderr.read()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 def asked(upstream, number=-1):
@@ -273,6 +283,61 @@ async def regenerating(browser, upstream):
     finish = await browser.until(event="finish", chat="c5")
     assert finish["message"]["parts"][-1]["text"] == "Hi!"
     assert asked(upstream) == [{"role": "user", "content": "Say hello."}]
+
+
+def weather(city: str) -> dict:
+    """Forecast the weather."""
+    return {"city": city, "degrees": 21}
+
+
+async def test_a_run_of_tools_on_this_side(library):
+    """A handler of one's own, as docs/web-backends.md has it."""
+    rome = {"id": "t1", "name": "weather", "arguments": {"city": "Rome"}}
+    nowhere = {"id": "t1", "name": "weather", "arguments": {"city": 5}}
+    says = [
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [rome]},
+        {"role": "assistant", "content": None, "tool_calls": [nowhere]},
+        "It is warm.",
+    ]
+    emulator = Emulator(answer=lambda _: says.pop(0))
+    options = RelayOptions(models=[MODEL])
+
+    async def chat(request):
+        asked = UI_MESSAGE.parse(await request.json(), options)
+        run = client.chat.completions.run_tools(
+            model=MODEL, messages=asked.messages, tools=[weather]
+        )
+        return await stream_response(request, run, format=UIMessageFormat())
+
+    app = web.Application()
+    app.router.add_post("/api/chat", chat)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    async with emulator, AsyncKonko("k", emulator.base_url) as client:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with browsing(library, runner.addresses[0][1]) as browser:
+                await browser.do("new", chat="r1")
+                finish = await browser.answer("r1", "The weather?")
+                says.append("You are welcome.")
+                await browser.answer("r1", "Thanks.")
+        finally:
+            await runner.cleanup()
+    parts = finish["message"]["parts"]
+    assert [(p["type"], p.get("state")) for p in parts] == [
+        ("step-start", None),
+        ("text", "done"),
+        ("tool-weather", "output-available"),
+        ("step-start", None),
+        ("tool-weather", "output-error"),
+        ("step-start", None),
+        ("text", "done"),
+    ]
+    assert parts[2]["output"] == {"city": "Rome", "degrees": 21}
+    assert finish["finishReason"] == "stop"
+    # What the browser has of it, it brings along with the next question.
+    roles = [message["role"] for message in emulator.requests[-1].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant", "user"]
 
 
 async def test_stopping_and_resuming(library):
