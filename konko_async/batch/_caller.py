@@ -55,11 +55,10 @@ class Answer(msgspec.Struct, gc=False):
     @classmethod
     def of(cls, row: Row, completion: Any) -> Answer:
         """Make it of what the call returned."""
-        usage = completion.usage
-        line = success_line(row, completion)
+        usage, line = completion.usage, success_line(row, completion)
         if usage is None:
-            return cls(line)
-        return cls(line, usage.prompt_tokens, getattr(usage, "completion_tokens", 0), told=True)
+            return cls(line, 0, 0, False)
+        return cls(line, usage.prompt_tokens, getattr(usage, "completion_tokens", 0), True)
 
 
 class Patience:

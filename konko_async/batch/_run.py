@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from konko_async import AsyncKonko, KonkoError, MapResult, MapResults
 from konko_async.batch._caller import Answer, Caller, ends_all
@@ -111,7 +111,7 @@ class Run:
             return await self._run(rows, crew)
 
     async def _run(
-        self, rows: AsyncIterator[Row], call: Callable[[Row], Awaitable[Answer]]
+        self, rows: AsyncIterator[Row], call: Callable[[Row], Awaitable[Any]]
     ) -> BatchReport:
         # An answer that has not been written counts as in flight: a crash would lose it.
         at_once = self._options.max_concurrency
@@ -141,15 +141,14 @@ class Run:
             raise problem
         return report
 
-    async def _take(self, results: MapResults[Answer], result: MapResult[Answer]) -> None:
+    async def _take(self, results: MapResults[Any], result: MapResult[Any]) -> None:
         """Write what became of a row, unless its error is not its own."""
         row: Row = result.request
         error = result.error
-        answer = result.completion
-        if answer is not None:
-            self._write(row, answer)
-        elif error is None:  # pragma: no cover - one of the two is there
-            return
+        if error is None:
+            # Made into a line here, not in the call's task: so its memory is used again at once.
+            found = result.completion
+            self._write(row, found if type(found) is Answer else Answer.of(row, found))
         elif ends_all(error):
             self._fatal = self._fatal or error
             results.stop()
@@ -175,7 +174,7 @@ class Run:
             cost=cost,
         )
 
-    def _on_stop(self, results: MapResults[Answer], level: int) -> None:
+    def _on_stop(self, results: MapResults[Any], level: int) -> None:
         self._tracker.stopping = True
         if level > 1:
             self._stopped = "cancelled"
@@ -184,7 +183,7 @@ class Run:
             self._stopped = "stopped"
             results.stop()
 
-    async def _tick(self, results: MapResults[Answer]) -> None:
+    async def _tick(self, results: MapResults[Any]) -> None:
         """Tell of the progress, and checkpoint what waits while no row ends."""
         options, loop = self._options, asyncio.get_running_loop()
         while True:

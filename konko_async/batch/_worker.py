@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from konko_async import AsyncKonko, KonkoError
-from konko_async.batch._caller import Caller
+from konko_async.batch._caller import Answer, Caller
 from konko_async.batch._rows import Row
 from konko_async.batch._workers import Message
 from konko_async.remote import RemoteLimiter, unpack_client
@@ -74,7 +74,7 @@ class Worker:
         assert self._caller is not None  # noqa: S101 - a hello goes before all rows
         index = row.index
         try:
-            answer = await self._caller(row)
+            answer = Answer.of(row, await self._caller(row))
         except asyncio.CancelledError:
             pass  # nobody waits for it
         except Exception as error:  # noqa: BLE001 - it is raised on the other side
