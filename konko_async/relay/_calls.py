@@ -214,7 +214,12 @@ class Calls:
             raise
         early = self._options.open_early
         if not early:
-            await run.opened()
+            try:
+                await run.opened()
+            except asyncio.CancelledError:
+                if call.key is None:  # the browser left, and nobody was ever told the stream's id
+                    run.stop("abandoned")
+                raise
         return self._reply(
             self._hub.source(run.info, 0, written.fail, written.stop), place, early=early
         )

@@ -79,6 +79,7 @@ class Drain:
         if service not in self._services:
             self._services.append(service)
         service.draining = service.draining or self.draining
+        service.retry_after = self.retry_after
 
     def check(self) -> None:
         """Let nothing new begin.

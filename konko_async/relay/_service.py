@@ -21,7 +21,7 @@ from konko_async.relay._http import RelayReply, RelayRequest, error_reply, json_
 from konko_async.relay._page import page_reply
 from konko_async.relay._policy import OPENAI, RelayOptions, is_loopback
 from konko_async.relay._scope import Watch
-from konko_async.relay._source import Source, note_fault
+from konko_async.relay._source import RESTART, Source, note_fault
 from konko_async.relay._store import StreamStore
 from konko_async.relay._ui_message import UI_MESSAGE
 
@@ -55,6 +55,7 @@ class RelayService:
     Attributes:
         options: as given.
         draining: while True, new calls are answered with 503.
+        retry_after: seconds, for those; a Drain sets its own. Default 5.
 
     Raises:
         ConfigurationError: neither an auth hook, nor open on loopback.
@@ -76,6 +77,7 @@ class RelayService:
         _check_auth(auth, host)
         self.options = options
         self.draining = False
+        self.retry_after = RESTART
         self._auth = auth
         self._health = health
         self._page = page
@@ -186,7 +188,10 @@ class RelayService:
     async def _chat(self, request: RelayRequest) -> RelayReply:
         if self.draining:
             raise RefusalError(
-                503, "the relay is shutting down", type="overloaded", retry_after=1.0
+                503,
+                "the relay is shutting down",
+                type="overloaded",
+                retry_after=self.retry_after,
             )
         identity = await self._identify(request)
         dialect = self._dialects[request.path]

@@ -15,6 +15,7 @@ from konko_async.relay._frames import frames
 from konko_async.relay._scope import Scope
 
 __all__ = [
+    "RESTART",
     "DirectSource",
     "Source",
     "StreamSource",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("konko_async.relay")
-_RESTART = 5.0  # seconds until another process answers
+RESTART = 5.0  # seconds until another process answers
 
 
 class Source(Protocol):
@@ -93,7 +94,7 @@ def note_fault(error: Exception) -> None:
 
 def stopped_early() -> RefusalError:
     """Return the error of a call that was stopped before there was anything to read."""
-    return RefusalError(503, "the server is shutting down", type="overloaded", retry_after=_RESTART)
+    return RefusalError(503, "the server is shutting down", type="overloaded", retry_after=RESTART)
 
 
 class DirectSource:

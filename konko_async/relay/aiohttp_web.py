@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
@@ -36,7 +36,10 @@ __all__ = [
     "drained",
     "error_middleware",
     "stream_response",
+    "while_connected",
 ]
+
+T = TypeVar("T")
 
 _TOO_SLOW = 408
 
@@ -128,6 +131,39 @@ async def stream_response(
         return web.Response(status=499)  # nobody gets it
     finally:
         await source.close()
+
+
+class _GoneError(web.HTTPClientError):
+    status_code = 499  # what nginx logs for it
+
+
+async def while_connected(request: web.Request, awaitable: Awaitable[T]) -> T:
+    """Wait for something for as long as the browser does; for handlers of your own.
+
+    If the browser leaves, what is awaited is cancelled within a second, and with it the upstream
+    call.
+
+    Args:
+        request: the one that is being answered.
+        awaitable: such as ``client.chat.completions.create(...)``, or a run of ``run_tools()``.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        HTTPException: the browser left, with status 499; nobody gets it, and nothing is logged.
+
+    Example:
+        >>> async def title(request: web.Request) -> web.Response:
+        ...     asked = client.chat.completions.create(model=MODEL, messages=[...])
+        ...     completion = await while_connected(request, asked)
+    """
+    try:
+        with Watch(lambda: _gone(request), Delivery().look):
+            return await awaitable
+    except ReaderGoneError:
+        raise _GoneError from None
+    raise AssertionError("unreachable")  # pragma: no cover - a Watch swallows nothing
 
 
 def _whole(reply: RelayReply) -> web.Response:

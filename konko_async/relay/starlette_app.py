@@ -26,6 +26,8 @@ try:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute, Route
+
+    from konko_async.relay._starlette_wait import while_connected
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"konko_async.relay.starlette_app needs {missing.name}: "
@@ -41,7 +43,14 @@ if TYPE_CHECKING:
     from konko_async.relay._service import RelayService
     from konko_async.tools import ToolRun
 
-__all__ = ["DrainMiddleware", "StreamResponse", "error_response", "lifespan", "routes"]
+__all__ = [
+    "DrainMiddleware",
+    "StreamResponse",
+    "error_response",
+    "lifespan",
+    "routes",
+    "while_connected",
+]
 
 _ALWAYS_SERVED = ("/healthz", "/readyz")
 

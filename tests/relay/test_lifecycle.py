@@ -113,7 +113,7 @@ def test_arguments_of_a_drain(arguments):
 async def test_a_service_is_drained_and_closed():
     upstream = FaultServer(HALF, STREAM)
     async with relaying(upstream) as relay:
-        drain = Drain(10)
+        drain = Drain(10, retry_after=7)
         drain.add(relay.service)
         drain.add(relay.service)
         async with relay.ask() as running:
@@ -122,7 +122,7 @@ async def test_a_service_is_drained_and_closed():
             draining = asyncio.create_task(drain.run())
             await asyncio.sleep(0)
             status, headers, _ = await whole(relay)
-            assert (status, headers["Retry-After"]) == (503, "1")
+            assert (status, headers["Retry-After"]) == (503, "7")
             async with relay.session.get("/readyz") as ready:
                 assert ready.status == 503
             upstream.release()

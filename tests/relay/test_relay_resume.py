@@ -136,14 +136,32 @@ async def test_whoever_waits_for_the_first_token_is_no_absentee():
         assert (status, text_of(events)) == (200, TEXT)
 
 
-async def test_whoever_leaves_before_the_first_token_may_come_back_for_a_while():
-    server = FaultServer(LONG.stall(0), patience=2)
-    async with relaying(server, linger=0.2) as relay:
+async def test_whoever_leaves_before_the_first_token_cannot_come_back():
+    """Nobody was told the stream's id: the call would be paid for and read by nobody."""
+    server = FaultServer(LONG.stall(0), patience=1)
+    async with relaying(server, linger=60) as relay:
         _, writer = await relay.raw(headers=RESUMABLE)
         await server.wait_for_stall()
         writer.close()
-        await server.wait_until_closed()
-        await relay.service.until_idle()
+        async with asyncio.timeout(1):
+            await server.wait_until_closed()
+            await relay.service.until_idle()
+
+
+async def test_unless_it_has_a_name_of_its_own_for_the_stream():
+    server = FaultServer(LONG.stall(0), patience=2)
+    question = {"id": "q", "role": "user", "parts": [{"type": "text", "text": "Say hello."}]}
+    async with relaying(server, linger=60) as relay:
+        body = {"id": "c1", "messages": [question], "trigger": "submit-message"}
+        asking = asyncio.create_task(relay.session.post("/api/chat", json=body))
+        await server.wait_for_stall()
+        asking.cancel()
+        async with relay.session.get("/api/chat/c1/stream") as response:
+            assert response.status == 200
+            server.release()
+            events = chunks_of(events_of(await response.read()))
+        assert "".join(event.get("delta", "") for event in events) == TEXT
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("how", ["post", "delete"])
