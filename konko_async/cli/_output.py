@@ -36,6 +36,13 @@ _CONTROLS = {
 }
 _CONTROLS[ord("\r")] = ""
 
+# What the library says to those who write Python, as those at a shell have to do it.
+_AT_A_SHELL = {
+    "pass AsyncKonko(api_key=...) or set the environment variable": "set the environment variable",
+    "pass the key as api_key= instead": "set the environment variable KONKO_API_KEY instead",
+    "pass allow_http=True": "give --allow-http",
+}
+
 
 def clean(text: str) -> str:
     """Return the text without the control characters that a terminal would obey."""
@@ -86,6 +93,8 @@ def report(error: KonkoError, *, debug: bool) -> None:
 def error_line(error: KonkoError) -> str:
     """Return an error in one line, without keys, and not too long."""
     line = redact(" ".join(error.message.split()))
+    for said, meant in _AT_A_SHELL.items():
+        line = line.replace(said, meant)
     if len(line) > _LONGEST_LINE:
         line = f"{line[:_LONGEST_LINE]} ... (--debug shows all)"
     attempts = len(error.attempts)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from cli_kit import CHAT_MODEL, KEY, environment, run
 
-from konko_async import __version__
+from konko_async import AsyncKonko, ConfigurationError, __version__
+from konko_async.cli._output import error_line
 from konko_async.testing import faults
 
 COMMANDS = ["models", "chat", "bench", "serve"]
@@ -86,6 +87,28 @@ async def test_wrong_usage_is_exit_code_2(env, emulator):
         assert "Error: " in result.err
         assert "Traceback" not in result.err
     assert not emulator.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({}, "no API key: set the environment variable KONKO_API_KEY"),
+        (
+            {"base_url": "https://me@host/v1"},
+            "; set the environment variable KONKO_API_KEY instead",
+        ),
+        ({"api_key": "k", "base_url": "http://host.example/v1"}, "or give --allow-http if"),
+    ],
+)
+def test_nobody_at_a_shell_is_told_to_write_python(options, meant, monkeypatch):
+    for name in ("KONKO_API_KEY", "KONKO_BASE_URL", "KONKO_API_BASE", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncKonko(**options)
+    line = error_line(caught.value)
+    assert meant in line
+    assert "api_key=" not in line
+    assert "=True" not in line
 
 
 async def test_a_missing_key_is_exit_code_2_and_says_how_to_set_it(env):
