@@ -489,7 +489,7 @@ async def test_a_shutdown_ends_streams_with_an_event():
         assert chunks_of(events_of(data))[-1]["relay"] == {"reason": "shutdown"}
         async with relay.ask() as late:
             assert late.status == 503
-            assert late.headers["Retry-After"] == "1"
+            assert late.headers["Retry-After"] == "5"
         await relay.service.until_idle()
         await server.wait_until_closed()
 
