@@ -72,9 +72,7 @@ async def ask(
 async def _end_one(answer: Answer, listed: Catalog, *, stats: bool, as_json: bool) -> int:
     """Say what there is to say below one answer."""
     if stats:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(listed.load(), _PATIENCE)
-        answer.price = listed.price(answer.model)
+        await _find_price(answer, listed)
         note(figures_line(answer))
     if answer.error is not None:
         raise answer.error
@@ -82,6 +80,13 @@ async def _end_one(answer: Answer, listed: Catalog, *, stats: bool, as_json: boo
         for line in remarks(answer):
             note(line)
     return 0
+
+
+async def _find_price(answer: Answer, listed: Catalog) -> None:
+    """Look its price up; an answer may be quicker than the model list."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(listed.load(), _PATIENCE)
+    answer.price = listed.price(answer.model)
 
 
 class _Unseen:
@@ -111,7 +116,7 @@ async def _print_json(
     async def print_one(answer: Answer) -> None:
         await asker.ask(conversation, answer, _Unseen())
         if len(answers) > 1:
-            answer.price = listed.price(answer.model)
+            await _find_price(answer, listed)
             _print_line(_record(answer))
         elif answer.completion is not None:
             _print_line(answer.completion)
