@@ -152,12 +152,13 @@ class Framer:
             self._tail = b""
         if not data.endswith(b"\n\n"):
             cut = data.rfind(b"\n\n") + 2
-            if cut > 1:
-                self._tail = data[cut:]
+            if cut < 2:  # noqa: PLR2004 - not found
+                cut = 0
+            tail = data[cut:]
+            # Events may end otherwise, and very long ones are dear to keep: both are the decoder's.
+            if b"\r" not in tail and len(tail) < _TAIL_LIMIT:
+                self._tail = tail
                 return data[:cut]
-            if len(data) < _TAIL_LIMIT and b"\r" not in data:
-                self._tail = data
-                return b""
         return data
 
     def _cut(self, data: bytes) -> list[Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from konko_async._framing import Framer
 from konko_async._template import Template
+from konko_async.sse import SSEDecoder
 from konko_async.wire import ChatCompletionChunk
 
 decode = msgspec.json.Decoder(ChatCompletionChunk).decode
@@ -196,6 +197,8 @@ def test_the_framer_uses_it_only_at_the_beginning_of_events():
                 b"\n",
                 b"data: {\ndata: }\n\n",
                 b"data: \n\n",
+                b"data: {2}\r\n\r\n",
+                b"data: {%b}\n\n" % (b"x" * 200),  # more than a block, with others
             ]
         ),
         max_size=12,
@@ -204,7 +207,8 @@ def test_the_framer_uses_it_only_at_the_beginning_of_events():
 )
 def test_however_it_is_cut_the_framer_gives_the_same(pieces, sizes):
     whole = b"".join(pieces)
-    expected = _all(Framer(), [whole])
+    expected = [event.data for event in SSEDecoder().feed(whole) if event.data]
+    assert _all(Framer(), [whole]) == expected
     cuts, at = [], 0
     for size in sizes:
         cuts.append(whole[at : at + size])
