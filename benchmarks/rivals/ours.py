@@ -19,8 +19,8 @@ class Account:
         if isinstance(record, CallRecord):
             model = record.model or ""
             self.calls[model] = self.calls.get(model, 0) + 1
-            if record.usage is not None:
-                self.tokens[model] = self.tokens.get(model, 0) + record.usage.total_tokens
+            tokens = (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+            self.tokens[model] = self.tokens.get(model, 0) + tokens
 
 
 class Client:
