@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from konko_async._http import Outbox
+
 if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
@@ -63,6 +65,7 @@ class Connector(aiohttp.TCPConnector):
         )
         factory: Any = functools.partial(_Protocol, loop=self._loop)
         self._factory = factory
+        self.outbox = Outbox(self._loop)
 
     async def _create_connection(
         self,

@@ -20,6 +20,7 @@ from yarl import URL
 from konko_async._checks import check_model
 from konko_async._connector import Connector, connecting, count, notice_loss, silence
 from konko_async._foreign import FOREIGN, translate
+from konko_async._http import KNOWN, Body, PlainRequest
 from konko_async._secret import Secret, masked
 from konko_async._version import __version__
 from konko_async.errors import ConfigurationError, KonkoError
@@ -116,7 +117,8 @@ class Answer:
 
     def release(self) -> None:
         """Give the connection back to the pool; the body must have been read."""
-        self._response.release()
+        if not self._response.closed:  # aiohttp has done it at the end of the body
+            self._response.release()
 
     def abort(self) -> None:
         """Close the connection: the server sees that nobody listens any more."""
@@ -180,6 +182,8 @@ class Transport:
                 else:
                     if not self._own:
                         notice_loss(response)
+                    elif KNOWN:
+                        Body.take_over(response.content)
                     return Answer(response)
         except FOREIGN as error:
             failure = translate(error, self._url(request).host or "")
@@ -254,6 +258,7 @@ class Transport:
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=Connector(),
+            request_class=PlainRequest if KNOWN else aiohttp.ClientRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
             trust_env=False,
