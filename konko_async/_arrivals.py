@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,7 +34,8 @@ class Arrivals(Generic[C, R]):
     """What has arrived of one streamed answer.
 
     Attributes:
-        ready: chunks that wait for the consumer; a text is one that :meth:`built` has to make.
+        ready: chunks that wait for the consumer, the next one last; a text is one that
+            :meth:`built` has to make. A list, as an empty deque takes 0.7 kB of each open stream.
         accumulated: all that has arrived, put together.
         template: what the texts in ``ready`` have in common, once there were chunks alike.
     """
@@ -48,7 +48,7 @@ class Arrivals(Generic[C, R]):
     def __init__(
         self, answer: Answer, codec: Codec[C], accumulated: Accumulator[C, R], *, choices: int
     ) -> None:
-        self.ready: deque[Any] = deque()
+        self.ready: list[Any] = []
         self.accumulated = accumulated
         self._answer = answer
         self._codec = codec
@@ -71,21 +71,20 @@ class Arrivals(Generic[C, R]):
         assert template is not None  # noqa: S101 - it read the text
         if not self.ready:
             return template.build([text], self._strings[-1:])[0]
-        self.ready.appendleft(text)
+        self.ready.append(text)
         chunks = template.build(*self.take_texts())
-        self.ready.extendleft(chunks[:0:-1])
+        self.ready.extend(chunks[:0:-1])
         return chunks[0]
 
     def take_texts(self) -> tuple[list[str], list[bytes]]:
         """Take the texts at the front of ``ready``; return them with what they were on the wire."""
         ready, strings = self.ready, self._strings
         if not self._mixed:
-            texts: list[str] = list(ready)
+            texts: list[str] = ready[::-1]
             ready.clear()
             return texts, strings[len(strings) - len(texts) :]
-        texts = list(takewhile(_is_text, ready))
-        for _ in texts:
-            ready.popleft()
+        texts = list(takewhile(_is_text, reversed(ready)))
+        del ready[len(ready) - len(texts) :]
         end = len(strings) - sum(map(_is_text, ready))  # of the texts behind other chunks
         return texts, strings[end - len(texts) : end]
 
@@ -93,12 +92,11 @@ class Arrivals(Generic[C, R]):
         """Take the chunks at the front of ``ready``, up to the first text."""
         ready = self.ready
         if not self._mixed:
-            chunks = list(ready)
+            chunks = ready[::-1]
             ready.clear()
             return chunks
-        chunks = list(takewhile(lambda item: type(item) is not str, ready))
-        for _ in chunks:
-            ready.popleft()
+        chunks = list(takewhile(lambda item: type(item) is not str, reversed(ready)))
+        del ready[len(ready) - len(chunks) :]
         return chunks
 
     def _came(self, data: bytes) -> bool:
@@ -155,10 +153,11 @@ class Arrivals(Generic[C, R]):
         if self.ready:
             self._mixed = True
             self._strings = self._strings + alike.strings
+            self.ready[:0] = texts[::-1]
         else:
             self._mixed = False
             self._strings = alike.strings
-        self.ready.extend(texts)
+            self.ready.extend(reversed(texts))
         self._keep(text)
         self._lessons = _LESSONS
         if text:
@@ -191,7 +190,7 @@ class Arrivals(Generic[C, R]):
         if chunks:
             self.accumulated.add(chunks)
             self._mixed = bool(self.ready)
-            self.ready.extend(chunks)
+            self.ready[:0] = chunks[::-1]
             if any(map(brings, chunks)):
                 self._since, self._silent = None, 0.0
             if self._lessons:
@@ -232,7 +231,7 @@ class Arrivals(Generic[C, R]):
             return
         self.accumulated.add([chunk])
         self._mixed = bool(self.ready)
-        self.ready.append(chunk)
+        self.ready.insert(0, chunk)
         if brings(chunk):
             self._since, self._silent = None, 0.0
 

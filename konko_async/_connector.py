@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from konko_async._deadline import Deadline
 from konko_async._http import Outbox
 
 if TYPE_CHECKING:
@@ -79,12 +80,16 @@ class Connector(aiohttp.TCPConnector):
         loop = asyncio.get_running_loop()
         started = loop.time()
         request.call.doing = "connecting"
+        # The connection keeps a copy of this context for as long as it lives: not with a prompt.
+        token = connecting.set(None)
+        patience = request.timeout.connect
         try:
-            async with asyncio.timeout(request.timeout.connect):
+            with Deadline(loop, None if patience is None else started + patience):
                 return await super()._create_connection(req, traces, timeout)
         except TimeoutError as error:
             failed = error
         finally:
+            connecting.reset(token)
             request.connect = loop.time() - started
             request.call.doing = "waiting for the answer"
         raise aiohttp.ConnectionTimeoutError(str(failed))

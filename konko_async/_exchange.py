@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from konko_async._deadline import Deadline, earliest
 from konko_async._foreign import FOREIGN, translate
@@ -17,6 +17,9 @@ from konko_async.errors import (
     KonkoError,
     ResponseDecodeError,
 )
+
+if TYPE_CHECKING:
+    from konko_async._feed import Feed
 
 __all__ = ["Exchange"]
 
@@ -62,7 +65,16 @@ class Exchange:
                     if not _FIRST_SUCCESS <= answer.status < _FIRST_ERROR:
                         await self._refuse(request, answer, deadline)
                     if request.stream:
-                        return await _opened(request, answer)
+                        feed = request.operation.open_stream(request, answer)
+                        try:
+                            # Not opened before the first delta: until then it may be retried. A
+                            # failure in one read with it comes after it, as if they came apart.
+                            while not feed.accumulated.has_delta and await feed.fill():
+                                pass
+                        except BaseException:
+                            feed.close("error")
+                            raise
+                        return _opened(request, answer, feed, loop.time())
                     # A body that has come with its head, as most do, needs no coroutine.
                     body = self._at_hand(answer)
                     if body is None:
@@ -129,17 +141,11 @@ def _whole(answer: Answer, parts: list[bytes]) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _opened(request: Request, answer: Answer) -> Response:
+def _opened(request: Request, answer: Answer, feed: Feed[Any, Any], now: float) -> Response:
     """Return the response of a stream that has had its first delta."""
-    feed = request.operation.open_stream(request, answer)
-    try:
-        await feed.prime()
-    except BaseException:
-        feed.close("error")
-        raise
     response = Response(answer.status, answer.headers, answer.request_id)
     response.stream = feed
-    response.first_token_at = asyncio.get_running_loop().time()
+    response.first_token_at = now
     request.call.open_responses.append(response)
     return response
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from konko_async._accumulate import Accumulator
     from konko_async._pipeline import Call, Request
     from konko_async._transport import Answer
+    from konko_async.wire import Usage
     from konko_async.wire._codec import Codec
 
 __all__ = ["Feed"]
@@ -62,27 +63,16 @@ class Feed(Arrivals[C, R]):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False
-        self._on_end: Callable[[str, str | None], object] | None = None
+        self._on_end: Callable[[str, Usage | None, str | None], object] | None = None
 
     # -- what the layers above call ------------------------------------------------------------
 
-    async def prime(self) -> None:
-        """Read until the first delta has come; only then does the answer count as opened.
-
-        A failure that arrives in one read with the first delta comes after it, as it does when
-        the two arrive apart.
-
-        Raises:
-            APIError: the stream failed before that; nothing has reached the caller.
-        """
-        while not self.accumulated.has_delta and await self.fill():
-            pass
-
-    def start_deadlines(self, on_end: Callable[[str, str | None], object]) -> None:
+    def start_deadlines(self, on_end: Callable[[str, Usage | None, str | None], object]) -> None:
         """Watch the idle and total deadlines from now on.
 
         Args:
-            on_end: called once, with the outcome and the name of the error's class or None.
+            on_end: called once, with the outcome, the usage as far as known, and the name of the
+                error's class or None.
         """
         self._on_end = on_end
         if self.ended:
@@ -185,7 +175,8 @@ class Feed(Arrivals[C, R]):
                 self._answer.abort()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            on_end(outcome, type(self._failure).__name__ if outcome == "error" else None)
+            error_type = type(self._failure).__name__ if outcome == "error" else None
+            on_end(outcome, self.accumulated.usage, error_type)
 
     # -- deadlines -----------------------------------------------------------------------------
     # One timer per stream, re-armed only when it fires: arming one per token would cost more than

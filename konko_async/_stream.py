@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from konko_async.errors import KonkoError
@@ -83,18 +83,19 @@ class Stream(Generic[C, R]):
         usage: tokens used, once the server has told (``stream_options={"include_usage": True}``).
     """
 
-    _response: Response | None
-    _call: Call | None
-    _feed: Feed[C, R] | None
+    __slots__ = (
+        "__weakref__", "_call", "_closed", "_failure", "_feed", "_loop", "_opener", "_ready",
+        "_response",
+    )  # fmt: skip
 
     def __init__(self, opener: Opener) -> None:
         self._opener: Opener | None = opener
-        self._response = None
-        self._call = None
-        self._feed = None
-        self._failure = KonkoError("the stream was closed before it was opened")
+        self._response: Response | None = None
+        self._call: Call | None = None
+        self._feed: Feed[C, R] | None = None
+        self._failure: KonkoError | str = "the stream was closed before it was opened"
         self._closed = False
-        self._pop: Callable[[], Any] = _nothing
+        self._ready: list[Any] = []  # the feed's
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def _open(self) -> Self:
@@ -102,23 +103,21 @@ class Stream(Generic[C, R]):
         if self._opener is None:
             return self
         opener, self._opener = self._opener, None
-        self._failure = KonkoError("the stream is being opened by another task")
+        self._failure = "the stream is being opened by another task"
         try:
             response, call = await opener()
         except KonkoError as error:
             self._failure = error
             raise
         except BaseException:
-            self._failure = KonkoError("opening the stream was given up; ask for another")
+            self._failure = "opening the stream was given up; ask for another"
             raise
         self._response, self._call = response, call
         feed: Feed[C, R] = response.stream
         self._feed = feed
-        self._pop = feed.ready.popleft
+        self._ready = feed.ready
         self._loop = asyncio.get_running_loop()
-        feed.start_deadlines(
-            lambda outcome, error_type: response.finish(outcome, feed.accumulated.usage, error_type)
-        )
+        feed.start_deadlines(response.finish)
         if self._closed:  # by another task, meanwhile
             feed.close()
         return self
@@ -129,13 +128,11 @@ class Stream(Generic[C, R]):
         return self
 
     async def __anext__(self) -> C:
-        try:
-            chunk = self._pop()
-        except IndexError:
+        if not self._ready:
             feed = self._feed
             if not await (self._more() if feed is None else feed.fill()):
-                raise StopAsyncIteration from None
-            chunk = self._pop()
+                raise StopAsyncIteration
+        chunk = self._ready.pop()
         if type(chunk) is str:  # made only now: most are never asked for
             chunk = self._feed.built(chunk)  # type: ignore[union-attr]  # it read the text
         return chunk  # type: ignore[no-any-return]  # the queue holds both
@@ -145,7 +142,8 @@ class Stream(Generic[C, R]):
             await self._open()
         feed = self._feed
         if feed is None:  # also again: what was never open must not look like an empty answer
-            raise self._failure
+            failure = self._failure
+            raise KonkoError(failure) if isinstance(failure, str) else failure
         return bool(feed.ready) or await feed.fill()
 
     async def read(self) -> ChunkBatch[C] | None:
@@ -162,7 +160,7 @@ class Stream(Generic[C, R]):
             return None
         feed = self._feed
         assert feed is not None  # noqa: S101 - _more() opened it
-        if type(feed.ready[0]) is str:  # what chunks alike are kept as
+        if type(feed.ready[-1]) is str:  # what chunks alike are kept as
             return ChunkBatch(*feed.take_texts(), feed.template)
         return ChunkBatch(feed.take_chunks())
 
@@ -231,8 +229,8 @@ class Stream(Generic[C, R]):
         if self._feed is not None:
             self._feed.close()
 
-    async def __aenter__(self) -> Self:
-        return await self._open()
+    def __aenter__(self) -> Coroutine[Any, Any, Self]:
+        return self._open()
 
     async def __aexit__(
         self,
@@ -264,10 +262,6 @@ class Stream(Generic[C, R]):
         return f"<{type(self).__name__} {state}>"
 
 
-def _nothing() -> Any:
-    raise IndexError
-
-
 class _Text(AsyncIterator[str]):
     """Text deltas of choice 0; holds nothing itself, so leaving it early loses nothing."""
 
@@ -282,12 +276,9 @@ class _Text(AsyncIterator[str]):
     async def __anext__(self) -> str:
         stream = self._stream
         while True:
-            try:
-                chunk = stream._pop()  # noqa: SLF001 - the two are one thing
-            except IndexError:
-                if not await stream._more():  # noqa: SLF001 - as above
-                    raise StopAsyncIteration from None
-                continue
+            if not stream._ready and not await stream._more():  # noqa: SLF001 - the two are one thing
+                raise StopAsyncIteration
+            chunk = stream._ready.pop()  # noqa: SLF001 - as above
             if type(chunk) is str:
                 if chunk:
                     return chunk

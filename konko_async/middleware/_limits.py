@@ -8,6 +8,7 @@ together, more in a window than the server allows.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from konko_async._work import current_work, resting
@@ -93,7 +94,7 @@ class AttemptLimits:
         if response.closed:  # a whole answer: it has been read
             _settle(permit, response)
         else:
-            response.on_close(lambda ended: _settle(permit, ended))
+            response.on_close(partial(_settle, permit))
 
     def failed(self, lane: Lane, permit: Permit, error: BaseException) -> None:
         """Settle an attempt that failed, and learn from it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from konko_async._records import Attempt, CallRecord
@@ -56,10 +57,15 @@ class Telemetry:
             response: its answer.
             started_at: wall clock, seconds since 1970, at which the call began.
         """
-        if self._observers:
-            response.on_close(
-                lambda ended: self._record(request, started_at, ended, ended.outcome, None)
-            )
+        if not self._observers:
+            return
+        if not response.closed:
+            # Prompts may be long, and streams many and open for long.
+            request = request.replace(params=None, content=b"")
+        response.on_close(partial(self._ended, request, started_at))
+
+    def _ended(self, request: Request, started_at: float, response: Response) -> None:
+        self._record(request, started_at, response, response.outcome, None)
 
     def failed(self, request: Request, error: BaseException, started_at: float) -> None:
         """Write down how a call ended, and on the error what was tried.

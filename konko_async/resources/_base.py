@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from konko_async._engine import CallOptions, Engine
 from konko_async._fanout import MapResults, Requests, fan_out
-from konko_async._operations import Endpoint
+from konko_async._operations import CHAT, Endpoint
 from konko_async._pipeline import Call, Response
 
 __all__ = ["EngineGetter", "Mapped", "Resource"]
@@ -34,18 +34,15 @@ class Resource:
         self,
         endpoint: Endpoint,
         body: Any,
-        *,
-        stream: bool,
         options: CallOptions,
-        kind: Literal["chat", "text"],
     ) -> Awaitable[tuple[Response, Call]]:
         """Make a call; with ``verify_models`` its model is looked up first."""
         engine = self._engine()
         call = engine.call(
-            endpoint, endpoint.path, body, model=body.model, stream=stream, options=options
+            endpoint, endpoint.path, body, model=body.model, stream=body.stream, options=options
         )
         if engine.policies.verify_models:
-            return _verified(engine, body.model, kind, call)
+            return _verified(engine, body.model, "chat" if endpoint is CHAT else "text", call)
         return call
 
 

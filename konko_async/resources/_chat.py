@@ -370,7 +370,7 @@ class ChatCompletions(Mapped[ChatCompletion]):
         check_stream(stream)
         body = ChatRequest(model=model, messages=messages, stream=stream, **params)
 
-        return partial(self._call, CHAT, body, stream=stream, options=options, kind="chat")
+        return partial(self._call, CHAT, body, options)
 
 
 _MAP_OPTIONS = {"max_concurrency": 256, "ordered": False, "window": None, "fail_fast": False}

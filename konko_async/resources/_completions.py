@@ -121,4 +121,4 @@ class Completions(Mapped[Completion]):
         check_stream(stream)
         body = CompletionRequest(model=model, prompt=prompt, stream=stream, **params)
 
-        return partial(self._call, COMPLETIONS, body, stream=stream, options=options, kind="text")
+        return partial(self._call, COMPLETIONS, body, options)
