@@ -17,9 +17,9 @@ PACE = 100_000  # tokens a second
 def measure(bench: Bench) -> None:
     """Measure the CPU per chunk."""
     unit = "µs CPU per chunk"
-    scene = Scene(chunks=bench.size(5_000), write=20, pace=PACE)
+    scene = Scene(chunks=bench.size(20_000), write=20, pace=PACE)
     rivals = bench.taking_part(*OURS)
-    rounds = bench.turns(rivals, "streams", scene, 20 if bench.quick else 40, streams=1)
+    rounds = bench.turns(rivals, "streams", scene, 10 if bench.quick else 30, streams=1)
     found = bench.figures("burst", "20 a write", unit, rounds, per_unit)
     bench.ratios(
         found, ("ours", "hand", 1.10), ("ours_text", "hand", 0.85), ("ours_plain", "hand", None)

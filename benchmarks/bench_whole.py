@@ -15,7 +15,7 @@ def measure(bench: Bench) -> None:
     unit, scene = "µs CPU per request", Scene(size=SIZE)
     order = {"requests": bench.size(REQUESTS), "at_once": bench.size(AT_ONCE)}
     rounds = bench.turns(
-        bench.taking_part(*OURS), "wholes", scene, 15 if bench.quick else 30, **order
+        bench.taking_part(*OURS), "wholes", scene, 8 if bench.quick else 20, **order
     )
     found = bench.figures("whole", "100 at once", unit, rounds, per_unit)
     bench.ratios(found, ("ours", "hand", 1.40), ("ours_plain", "hand", None))

@@ -70,7 +70,7 @@ class Arrivals(Generic[C, R]):
         template = self.template
         assert template is not None  # noqa: S101 - it read the text
         if not self.ready:
-            return template.build([text], self._strings[-1:])[0]
+            return template.build_one(text, self._strings[-1])
         self.ready.append(text)
         chunks = template.build(*self.take_texts())
         self.ready.extend(chunks[:0:-1])

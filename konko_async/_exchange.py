@@ -76,7 +76,7 @@ class Exchange:
                             raise
                         return _opened(request, answer, feed, loop.time())
                     # A body that has come with its head, as most do, needs no coroutine.
-                    body = self._at_hand(answer)
+                    body = answer.at_hand(self._max_body)
                     if body is None:
                         body = await self._body(request, answer, deadline)
                     return _decoded(request, answer, body, loop.time())
@@ -97,14 +97,6 @@ class Exchange:
         deadline.allow(None)
         body = self._transport.scrub(await _explanation(answer, request.timeout.idle))
         raise _refusal(answer, body)
-
-    def _at_hand(self, answer: Answer) -> bytes | None:
-        """Return a whole body, if all of it has come and nothing is wrong with it."""
-        if not answer.received_all or answer.failed or answer.waiting_bytes > self._max_body:
-            return None
-        body = answer.take()
-        answer.release()
-        return body
 
     async def _body(self, request: Request, answer: Answer, deadline: Deadline) -> bytes:
         """Read a whole body: at most so much, and never silent for longer than idle."""

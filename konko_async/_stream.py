@@ -276,8 +276,10 @@ class _Text(AsyncIterator[str]):
     async def __anext__(self) -> str:
         stream = self._stream
         while True:
-            if not stream._ready and not await stream._more():  # noqa: SLF001 - the two are one thing
-                raise StopAsyncIteration
+            if not stream._ready:  # noqa: SLF001 - the two are one thing
+                feed = stream._feed  # noqa: SLF001 - as above
+                if not await (stream._more() if feed is None else feed.fill()):  # noqa: SLF001 - as above
+                    raise StopAsyncIteration
             chunk = stream._ready.pop()  # noqa: SLF001 - as above
             if type(chunk) is str:
                 if chunk:

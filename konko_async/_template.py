@@ -143,6 +143,22 @@ class Template:
         texts = _texts(parts) if parts else None
         return (None, 0) if texts is None else (Alike(texts, parts), at)
 
+    def build_one(self, text: str, string: bytes) -> ChatCompletionChunk:
+        """Return the chunk of one text: a list of one costs a twentieth of a read more."""
+        name, created, model, kind, fingerprint, tier, index, role = self._fields
+        chunk = ChatCompletionChunk(
+            name,
+            [ChunkChoice(index, ChoiceDelta(text, role))],
+            created,
+            model,
+            kind,
+            None,
+            fingerprint,
+            tier,
+        )
+        chunk._raw = self, string  # noqa: SLF001 - the slot of Wire
+        return chunk
+
     def build(self, texts: Iterable[str], strings: Iterable[bytes]) -> list[ChatCompletionChunk]:
         """Return the chunks, with their JSON as received beside them.
 

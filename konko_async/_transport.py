@@ -38,6 +38,7 @@ _DRAIN = 0.1
 # Names that know their lower case: each copy of the headers asks for it.
 _IDEMPOTENCY_KEY = istr("Idempotency-Key")
 _OPENAI_KEY = istr("X-OpenAI-Api-Key")
+_REQUEST_ID = istr("x-request-id")
 _LARGE = 1024 * 1024  # aiohttp warns about larger bodies given as bytes
 
 
@@ -58,7 +59,7 @@ class Answer:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
-        self.request_id = self.headers.get("x-request-id")
+        self.request_id = self.headers.get(_REQUEST_ID)
         self.content = response.content
         self.read = response.content.readany
 
@@ -67,19 +68,18 @@ class Answer:
         """The server's, for messages."""
         return self._response.url.host or ""
 
-    @property
-    def failed(self) -> bool:
-        """Whether ``read`` would raise."""
-        return self.content.exception() is not None
+    def at_hand(self, limit: int) -> bytes | None:
+        """Return the body and let go of the connection, if all of it has come with its head.
 
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes have come and have not been read."""
-        return self.content.total_bytes
-
-    def take(self) -> bytes:
-        """Return the bytes that are there; nothing must have failed."""
-        return self.content.read_nowait()
+        Args:
+            limit: bytes that it may have.
+        """
+        content = self.content
+        if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
+            return None
+        body = content.read_nowait()
+        self.release()
+        return body
 
     def leftover(self) -> bytes:
         """Return what had arrived before ``read`` failed; aiohttp gives the failure out first."""

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+from multidict import istr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,8 @@ _MOST: Final = 1e12
 _TEXT_LIMIT: Final = 32
 _DIGITS: Final = 15
 _NAMES: Final = {
-    kind: tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset"))
+    # As istr, which knows its lower case: the headers of each answer ask for it.
+    kind: tuple(istr(f"x-ratelimit-{what}-{kind}") for what in ("limit", "remaining", "reset"))
     for kind in ("requests", "tokens")
 }
 _LR, _RR, _ = _NAMES["requests"]

@@ -59,10 +59,12 @@ class Telemetry:
         """
         if not self._observers:
             return
-        if not response.closed:
+        if response.closed:
+            self._ended(request, started_at, response)
+        else:
             # Prompts may be long, and streams many and open for long.
             request = request.replace(params=None, content=b"")
-        response.on_close(partial(self._ended, request, started_at))
+            response.on_close(partial(self._ended, request, started_at))
 
     def _ended(self, request: Request, started_at: float, response: Response) -> None:
         self._record(request, started_at, response, response.outcome, None)
