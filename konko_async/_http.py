@@ -179,7 +179,7 @@ class PlainRequest(ClientRequest):
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
         url = self.url
-        line = f"{self.method} {url.raw_path_qs} HTTP/1.1\r\n".encode("ascii")
+        line = f"{self.method} {url.raw_path_qs} HTTP/1.1\r\n".encode()
         # The host comes first (RFC 9110, section 7.2).
         fields = _serialize_headers(f"Host: {url.host_port_subcomponent}", self.headers)
         data = b"".join((line, fields, self._plain))
