@@ -23,8 +23,8 @@ __all__ = ["Connector", "connecting", "count", "notice_loss", "silence"]
 
 _KEEPALIVE = 60.0  # seconds that an idle connection stays in the pool
 
-connecting: ContextVar[Request | None] = ContextVar("konko_async_connecting", default=None)
-"""The request that a new connection is made for."""
+connecting: ContextVar[list[Request] | None] = ContextVar("konko_async_connecting", default=None)
+"""The request that a new connection is made for, if one is: an empty list says no more."""
 
 
 class _Protocol(ResponseHandler):
@@ -74,9 +74,10 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> ResponseHandler:
-        request = connecting.get()
-        if request is None:
+        asking = connecting.get()
+        if not asking:
             return await super()._create_connection(req, traces, timeout)
+        request = asking[0]
         loop = asyncio.get_running_loop()
         started = loop.time()
         request.call.doing = "connecting"

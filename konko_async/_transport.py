@@ -156,7 +156,8 @@ class Transport:
             APITimeoutError: no connection in time (phase ``connect``).
         """
         session = self._live_session()
-        token = connecting.set(request)
+        asking = [request]
+        token = connecting.set(asking)
         content = request.content
         try:
             for stale in range(_STALE + 1):
@@ -189,6 +190,8 @@ class Transport:
             failure = translate(error, self._url(request).host or "")
         finally:
             connecting.reset(token)
+            # Timers and transports keep copies of this context, some of them for good.
+            asking.clear()
         raise failure
 
     @property
