@@ -41,8 +41,9 @@ class Arrivals(Generic[C, R]):
     """
 
     __slots__ = (
-        "_answer", "_codec", "_done", "_failure", "_framer", "_keep", "_lessons", "_mixed", "_n",
-        "_silent", "_since", "_strict", "_strings", "accumulated", "ready", "template",
+        "_answer", "_codec", "_done", "_failure", "_framer", "_keep", "_lessons", "_mixed",
+        "_n", "_silent", "_since", "_specimen", "_strict", "_strings", "accumulated", "ready",
+        "template",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class Arrivals(Generic[C, R]):
         self._n = choices
         self._framer = Framer(answer.headers.get("content-type", ""))
         self._lessons = _LESSONS
+        self._specimen: Any = None  # the chunk to learn from when more comes
         self.template: Template | None = None
         self._keep: Callable[[str], None]  # what the template read
         self._strings: list[bytes] = []  # as the last texts were on the wire
@@ -125,6 +127,8 @@ class Arrivals(Generic[C, R]):
     def _take(self, data: bytes | None) -> None:
         """Take in bytes; None: more of what has come."""
         framer = self._framer
+        if self._specimen is not None:
+            self._learn()
         try:
             payloads = framer.more() if data is None else framer.feed(data)
             if not payloads and framer.refused:
@@ -194,15 +198,16 @@ class Arrivals(Generic[C, R]):
             if any(map(brings, chunks)):
                 self._since, self._silent = None, 0.0
             if self._lessons:
-                self._learn(chunks[-1])
+                self._specimen = chunks[-1]
         return len(chunks)
 
-    def _learn(self, chunk: Any) -> None:
-        """Expect more chunks like this one."""
+    def _learn(self) -> None:
+        """Expect more chunks like the last one; not at once, as that one may be the first token."""
+        chunk, self._specimen = self._specimen, None
         delta = getattr(chunk.choices[0], "delta", None)
         if delta is None or not delta.content:
             return
-        if self._mixed and any(map(_is_text, self.ready)):
+        if any(map(_is_text, self.ready)):
             return  # they are of the template that there is
         self._lessons -= 1
         template = Template.learn(chunk._raw, chunk)  # noqa: SLF001 - the slot of Wire

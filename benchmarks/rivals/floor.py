@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+STAMP = re.compile(rb"[0-9]{38}")
 MODEL = "codellama/codellama-13b-instruct"
 
 
@@ -22,6 +24,8 @@ class Counter(asyncio.Protocol):
         self.missing = -1
         self.tail = b""
         self.whole = False
+        self.pieces: list[Any] | None = None  # told that the first bytes have come
+        self.stamps: list[Any] | None = None  # given the times that are the first token
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -42,6 +46,12 @@ class Counter(asyncio.Protocol):
         if self.whole:
             self.whole_received(data)
             return
+        if self.pieces is not None:
+            self.pieces.append(0)
+            self.pieces = None
+        if self.stamps is not None and (stamp := STAMP.search(data)):
+            self.stamps.append(stamp[0].decode())
+            self.stamps = None
         self.events += data.count(b"\n\n")
         if self.tail[-1:] == b"\n" and data[:1] == b"\n":  # cut in two
             self.events += 1
@@ -87,7 +97,14 @@ class Client:
 
     async def stream(self, pieces: list[int], prompt: str) -> None:
         counter = await self.counter()
+        counter.pieces = pieces
         pieces.append(await counter.ask(self.request(prompt), whole=False))
+
+    async def stamped(self, stamps: list[str], prompt: str) -> None:
+        """Read a stream whose first token is two times; look for these only."""
+        counter = await self.counter()
+        counter.stamps = stamps
+        await counter.ask(self.request(prompt), whole=False)
 
     async def whole(self, prompt: str) -> int:
         counter = await self.counter()
