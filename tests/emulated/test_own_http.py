@@ -551,7 +551,9 @@ async def test_who_reads_slowly_slows_the_server(name, known):
                 await asyncio.sleep(0)
                 assert answer.content._size == held
             kept = sum(map(sys.getsizeof, answer.content._buffer))
-            assert kept < 4 * 2**20
+            assert (
+                kept < 2 * 2**20 or not known
+            )  # aiohttp 3.12's own keeps 6 MB of chunks of a byte
             assert server.left
             seen += len(await answer.read())
         while data := await answer.read():
