@@ -31,7 +31,8 @@ ALLOWED = {
     "_settings": "_secret errors",
     "_pipeline": "errors",
     "_foreign": "errors",
-    "_connector": "_foreign errors",
+    "_http": "",
+    "_connector": "_deadline _foreign _http errors",
     "_checks": "wire errors",
     "_tool_calls": "wire",
     "_accumulate": "_tool_calls wire",
@@ -40,7 +41,7 @@ ALLOWED = {
     "_server_errors": "middleware._retry_after wire errors",
     "limits": "_options _records errors",
     "middleware": "_pipeline _records _options _secret _settings _work limits errors",
-    "_transport": "_checks _connector _foreign _pipeline _secret _settings _version errors",
+    "_transport": "_checks _connector _foreign _http _pipeline _secret _settings _version errors",
     "_refusals": "_server_errors wire errors",
     "_arrivals": "_accumulate _framing _refusals _server_errors _template wire errors",
     "_feed": "_arrivals _foreign _pipeline _refusals wire errors",
@@ -106,7 +107,7 @@ IMPURE = {
     "aiolimiter",
 }
 HOMES = {  # where a library of others may be known
-    "aiohttp": "_transport _connector _foreign _client testing relay local cli integrations bench",
+    "aiohttp": "_transport _connector _http _foreign _client testing relay local cli integrations bench",
     "tenacity": "middleware",
     "aiolimiter": "limits middleware",
     "click": "cli",
