@@ -7,6 +7,7 @@ import gc
 import ssl
 import sys
 from contextlib import asynccontextmanager
+from types import ModuleType
 
 import aiohttp
 import msgspec
@@ -538,6 +539,8 @@ MANY["of a byte"] = (b"1\r\nx\r\n" * 1000, 1000, 1000)
 
 @pytest.mark.parametrize("name", MANY)
 async def test_who_reads_slowly_slows_the_server(name, known):
+    if not known and name == "of a byte" and aiohttp.__version__.startswith("3.12."):
+        pytest.skip("that one's own reader is not bounded so")
     piece, count, carried = MANY[name]
     async with flooding(piece, count) as (server, client):
         answer = await opened(client)
@@ -551,9 +554,7 @@ async def test_who_reads_slowly_slows_the_server(name, known):
                 await asyncio.sleep(0)
                 assert answer.content._size == held
             kept = sum(map(sys.getsizeof, answer.content._buffer))
-            assert (
-                kept < 2 * 2**20 or not known
-            )  # aiohttp 3.12's own keeps 6 MB of chunks of a byte
+            assert kept < 2 * 2**20
             assert server.left
             seen += len(await answer.read())
         while data := await answer.read():
@@ -695,6 +696,8 @@ def keeping():
     everything = gc.get_objects()
     assert len(everything) > 10_000
     for owner in everything:
+        if isinstance(owner, ModuleType):
+            continue  # _asyncio of Python 3.12 gives out dead objects; its names are in a dict
         stack = [owner]
         while stack:
             for inner in _referents(stack.pop()):
