@@ -16,10 +16,10 @@ from benchmarks.results import Curve, Figure, Results, short
 OURS, HAND, PEER, FLOOR = "#0072B2", "#E69F00", "#999999", "#009E73"
 PANELS = (
     (
-        "One stream, 20 tokens a read",
+        "One stream, 20 tokens a write",
         "µs of CPU per chunk",
         "burst",
-        ("20 a write", "beside peers"),
+        ("20 a write, as fast as read", "as fast as read, beside peers"),
     ),
     (
         "1,000 streams of 50 tokens a second",

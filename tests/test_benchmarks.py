@@ -8,6 +8,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.load import Server, Unfit, Worker
 from benchmarks.results import Curve, Goal, Results
+from benchmarks.rivals import ours
 from benchmarks.rivals.table import RIVALS
 from benchmarks.scenes import Scene
 from benchmarks.stats import exponent, interval, percentile
@@ -38,7 +39,7 @@ def test_a_tiny_run_is_complete(tmp_path, capsys):
     found = json.loads(told.read_text())
     assert {"processor", "python", "versions", "commit", "date"} <= found["machine"].keys()
     goals = {goal["what"]: goal for goal in found["goals"]}
-    assert goals["20 a write: ours / hand-written"]["limit"] == 1.10
+    assert goals["20 a write, as fast as read: ours / hand-written"]["limit"] == 1.10
     assert goals["100 at once: ours / hand-written"]["limit"] == 1.40
     assert {figure["question"] for figure in found["figures"]} == {"burst", "whole", "cost"}
     for figure in found["figures"]:
@@ -78,6 +79,14 @@ def test_a_wrong_answer_fails_the_run(server, hand, monkeypatch):
     monkeypatch.setattr("benchmarks.load.expectation", lambda _: {"chunks": 11, "counts": [11]})
     with pytest.raises(Unfit, match="12 chunks, not one of"):
         hand.do("streams", server, scene, streams=1)
+
+
+async def test_everything_on_is_on(server):
+    client = ours.make(server.url(Scene(size=300)), "on")
+    await client.whole("x")
+    await client.close()
+    assert client.account.calls == {ours.MODEL: 1}
+    assert client.account.tokens[ours.MODEL] > 0  # an observer that fails is only logged
 
 
 def test_the_time_of_first_tokens_is_the_clients_own(server, hand):

@@ -25,6 +25,7 @@ class Account:
 
 class Client:
     def __init__(self, base_url: str, mode: str) -> None:
+        self.account = Account()
         if mode == "plain":
             off = Timeout(connect=None, first_token=None, idle=None, total=None)
             self.client = AsyncKonko("key", base_url, timeout=off, retry=None)
@@ -37,7 +38,7 @@ class Client:
                     requests_per_minute=1e9, tokens_per_minute=1e12, max_concurrency=100_000
                 ),
                 retry=RetryPolicy(base_delay=0.001, budget_ratio=None),  # refusals name 1 ms
-                observers=[Account()],
+                observers=[self.account],
             )
         if mode == "text":
             self.stream = self.stream_text  # type: ignore[method-assign]
