@@ -13,8 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, RequestInfo, StreamReader, hdrs
-from aiohttp.http_writer import _serialize_headers
+from aiohttp import ClientRequest, ClientResponse, RequestInfo, StreamReader, hdrs, http_writer
 from multidict import CIMultiDict, CIMultiDictProxy
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ _VERSION: Final = tuple(map(int, re.findall(r"\d+", aiohttp.__version__)[:2]))
 KNOWN: Final = (3, 12) <= _VERSION <= (3, 14)
 """Whether this version of aiohttp is one that this module was tested with."""
 
+# In those that are; others may lack it.
+_serialize: Final[Any] = getattr(http_writer, "_serialize_headers", None)
 _BYTES = 33  # what an object of bytes weighs beside its data
 # Where one of these is given, or a proxy or a login, aiohttp has to look at it.
 _SPECIAL = (
@@ -181,7 +182,7 @@ class PlainRequest(ClientRequest):
         url = self.url
         line = f"{self.method} {url.raw_path_qs} HTTP/1.1\r\n".encode()
         # The host comes first (RFC 9110, section 7.2).
-        fields = _serialize_headers(f"Host: {url.host_port_subcomponent}", self.headers)
+        fields = _serialize(f"Host: {url.host_port_subcomponent}", self.headers)
         data = b"".join((line, fields, self._plain))
         outbox: Outbox = conn._connector.outbox  # type: ignore[attr-defined]  # noqa: SLF001 - ours
         outbox.write(transport, data)

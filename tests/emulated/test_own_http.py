@@ -468,6 +468,35 @@ async def test_a_failure_that_is_told_is_read_in_full(known):
         assert server.connections.opened == 1
 
 
+class Early(WireServer):
+    """Refuses a body before it has read it, and reads it then."""
+
+    async def _one(self, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
+        refused = length > 1000
+        if refused:
+            writer.write(Answer.error(413).wire)
+            await writer.drain()
+        self.requests.append((head, await reader.readexactly(length)))
+        if not refused:
+            writer.write(WHOLE.wire)
+
+
+async def test_a_body_that_is_refused_before_it_was_read(known):
+    async with Early() as server, make_client(server) as client:
+        for _ in range(2):
+            with pytest.raises(APIStatusError) as caught:
+                await client.chat.completions.create(
+                    model=MODEL, messages=said("x" * (LARGE - 500))
+                )
+            assert caught.value.status_code == 413
+            assert text_of(await ask(client, stream=False)) == "Hello"
+        sizes = [len(body) > 1000 for _, body in server.requests]
+        assert sizes == [True, False, True, False]
+        assert len(server._tasks) == 1  # all on one connection
+
+
 async def test_over_tls(known, monkeypatch):
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -626,6 +655,28 @@ async def test_one_closed_before_its_write_is_sent_again_on_another(caplog):
         assert len(server.requests) == 4
         assert server.connections.opened == 3
     assert not caplog.records
+
+
+@pytest.mark.parametrize("retry", [None, FAST], ids=["once", "retried"])
+async def test_where_no_other_connection_is_tried_it_is_an_attempt_that_failed(retry, monkeypatch):
+    monkeypatch.setattr("konko_async._transport._STALE", 0)
+    server = FaultServer(WHOLE)
+    async with serving(server, retry=retry) as client:
+        outbox = await two_connections(client, server)
+        calls = [asyncio.create_task(ask(client, stream=False)) for _ in range(2)]
+        await asyncio.sleep(0)
+        ((transport, _),) = outbox._waiting
+        transport.abort()
+        first, second = await asyncio.gather(*calls, return_exceptions=True)
+        assert text_of(first) == "Hello"
+        if retry is None:
+            assert isinstance(second, APIConnectionError)
+            assert len(second.attempts) == 1
+        else:
+            assert text_of(second) == "Hello"
+        assert in_flight(client) == 0
+        assert pooled(client)[1] == 0
+        del second, calls
 
 
 async def test_who_waits_for_one_that_was_closed_before_its_write_hears_of_it(caplog):
