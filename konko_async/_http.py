@@ -109,7 +109,8 @@ class Body(StreamReader):
         data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
         buffer.clear()
         self._size = 0
-        if self._protocol._reading_paused:  # noqa: SLF001 - there is no public way
+        # At the end aiohttp has resumed, and the next call may have paused.
+        if self._protocol._reading_paused and not self._eof:  # noqa: SLF001 - no public way
             self._protocol.resume_reading()  # which may bring more at once
         return data
 
