@@ -51,11 +51,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def ask(told: argparse.Namespace) -> Results:
-    """Ask all questions.
-
-    Raises:
-        Unfit: a rival failed, or did not read exactly what was sent.
-    """
+    """Ask all questions; one at which a rival fails, or reads other than was sent, is left."""
     names = [name for name in RIVALS if name.startswith("ours") or name in told.rivals]
     results = Results()
     with Server() as server:
@@ -65,7 +61,12 @@ def ask(told: argparse.Namespace) -> Results:
             for name in told.only:
                 began = time.monotonic()
                 print(f"{name:12}", end="", file=sys.stderr, flush=True)
-                importlib.import_module(f"benchmarks.bench_{name}").measure(bench)
+                try:
+                    importlib.import_module(f"benchmarks.bench_{name}").measure(bench)
+                except Unfit as error:  # what the others found is not lost
+                    results.unfit[name] = str(error)
+                    print(f" {error}", file=sys.stderr, end="")
+                    bench.close()  # who hangs is not asked again
                 took = time.monotonic() - began
                 print(f" {took:.0f} s", file=sys.stderr)
                 results.machine.setdefault("seconds", {})[name] = round(took, 1)
@@ -86,17 +87,15 @@ def main(given: list[str] | None = None) -> int:
         print(
             f"without {', '.join(missing)}: make bench builds their environments", file=sys.stderr
         )
-    try:
-        results = ask(told)
-    except Unfit as error:
-        print(f"\nbenchmarks: {error}", file=sys.stderr)
-        return 1
+    results = ask(told)
     print(tables(results))
     if told.json:
         results.save(told.json)
     if told.plots:
         importlib.import_module("benchmarks.plots").draw(results, told.plots)
-    return 0
+    for name, why in results.unfit.items():
+        print(f"\nbenchmarks: {name} was not measured to its end: {why}", file=sys.stderr)
+    return 1 if results.unfit else 0
 
 
 if __name__ == "__main__":

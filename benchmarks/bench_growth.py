@@ -19,6 +19,7 @@ from benchmarks.rivals.table import RIVALS
 from benchmarks.scenes import Scene
 
 EVERYONE = ("ours", "hand")
+MANY = 5_000
 TOKENS = 20_000  # a second, all streams together
 Case = tuple[float, str, Scene, dict[str, Any]]
 
@@ -31,7 +32,8 @@ def streams(bench: Bench) -> Iterable[Case]:
         # The gate opens when all are there; then the window, and a rest for those out of step.
         scene = Scene(chunks=max(8, round(pace * 2)), pace=pace, gate=number)
         length = 0.5 * scene.chunks / pace
-        yield number, "streams", scene, {"streams": number, "window": length}
+        order = {"streams": number, "window": length, "alone": number > MANY}
+        yield number, "streams", scene, order
 
 
 def events(bench: Bench) -> Iterable[Case]:

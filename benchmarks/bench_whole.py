@@ -22,6 +22,7 @@ def measure(bench: Bench) -> None:
 
     rivals = bench.taking_part(*PEERS)
     if len(rivals) > 1:
+        order["requests"] = bench.size(REQUESTS // 5)  # some take a hundred times as long
         rounds = bench.turns(rivals, "wholes", scene, 3 if bench.quick else 6, **order)
         found = bench.figures("whole", "beside peers", unit, rounds, per_unit)
         bench.ratios(

@@ -106,12 +106,17 @@ class Curve:
 
 @dataclass
 class Results:
-    """All that a run found."""
+    """All that a run found.
+
+    Attributes:
+        unfit: questions that could not be asked to their end, and why.
+    """
 
     machine: dict[str, Any] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
 
     def compare(
         self, what: str, a: Figure, b: Figure, limit: float | None = None, **more: Any
@@ -125,6 +130,7 @@ class Results:
         """Write everything, every sample included."""
         whole = {
             "machine": self.machine,
+            "unfit": self.unfit,
             "goals": [
                 asdict(goal)
                 | {"value": goal.value, "reached": goal.reached}

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+GROUP = 1_000
 PROMPT = "Summarize the Foundation by Isaac Asimov"
 
 RIVAL: tuple[Any, str] = (None, "")  # the rival's module and its mode; set by the worker
@@ -23,10 +24,15 @@ class Wrong(Exception):  # noqa: N818 - what it says
 
 async def run(kind: str, order: dict[str, Any]) -> dict[str, Any]:
     """Do one round; clients are kept until another server is asked, or "close"."""
-    url = order.pop("base_url")
+    url, alone = order.pop("base_url"), order.pop("alone", False)
     if kind == "close" or url not in CLIENTS:
         await close()
-    return {} if kind == "close" else await KINDS[kind](client_for(url), **order)
+    if kind == "close":
+        return {}
+    done = await KINDS[kind](client_for(url), **order)
+    if alone:  # the sockets of two would be more than the server may have
+        await close()
+    return done
 
 
 def client_for(url: str) -> Any:
@@ -100,6 +106,17 @@ class Window:
         return {"window": {"cpu": cpu2 - cpu, "wall": wall2 - wall, "chunks": count2 - count}}
 
 
+async def begun(client: Any, texts: list[list[Any]], prompt: str, group: int) -> list[Any]:
+    """Begin to read streams, so many at a time: 10,000 at once overflow the server's queue."""
+    tasks = []
+    for at in range(0, len(texts), group):
+        if at:
+            await asyncio.sleep(0.1)
+        for pieces in texts[at : at + group]:
+            tasks.append(asyncio.ensure_future(client.stream(pieces, prompt)))  # noqa: PERF401
+    return tasks
+
+
 async def read_streams(
     client: Any, streams: int, expect: dict[str, Any], window: float = 0, prompt: str = PROMPT
 ) -> dict[str, Any]:
@@ -110,7 +127,7 @@ async def read_streams(
     if streams == 1:
         await client.stream(texts[0], prompt)
     else:
-        await asyncio.gather(*[client.stream(pieces, prompt) for pieces in texts])
+        await asyncio.gather(*await begun(client, texts, prompt, GROUP if window else streams))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     check(texts, expect)
     units = streams * expect["chunks"]

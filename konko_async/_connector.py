@@ -7,6 +7,7 @@ import functools
 import socket
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Connector", "connecting", "count", "notice_loss", "silence"]
 
 _KEEPALIVE = 60.0  # seconds that an idle connection stays in the pool
+# Connections that are made to one host at once. More overflow the queues that servers listen with
+# (128 is usual), which costs a second each; and each is 3 kB of coroutines while it is made.
+_AT_ONCE = 128
 
 connecting: ContextVar[list[Request] | None] = ContextVar("konko_async_connecting", default=None)
 """The request that a new connection is made for, if one is: an empty list says no more."""
@@ -67,6 +71,7 @@ class Connector(aiohttp.TCPConnector):
         factory: Any = functools.partial(_Protocol, loop=self._loop)
         self._factory = factory
         self.outbox = Outbox(self._loop)
+        self._turns: WeakValueDictionary[Any, asyncio.Semaphore] = WeakValueDictionary()
 
     async def _create_connection(
         self,
@@ -86,7 +91,8 @@ class Connector(aiohttp.TCPConnector):
         patience = request.timeout.connect
         try:
             with Deadline(loop, None if patience is None else started + patience):
-                return await super()._create_connection(req, traces, timeout)
+                async with self._turn(req):
+                    return await super()._create_connection(req, traces, timeout)
         except TimeoutError as error:
             failed = error
         finally:
@@ -94,6 +100,14 @@ class Connector(aiohttp.TCPConnector):
             request.connect = loop.time() - started
             request.call.doing = "waiting for the answer"
         raise aiohttp.ConnectionTimeoutError(str(failed))
+
+    def _turn(self, req: Any) -> asyncio.Semaphore:
+        """Return what bounds the connections that are made to one host at once."""
+        key = (req.url.raw_host, req.url.port)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Semaphore(_AT_ONCE)
+        return turn
 
 
 def _socket(address: Any) -> socket.socket:
