@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,40 @@ class _Protocol(ResponseHandler):
             payload.set_exception(error)
 
 
+class _Turns(asyncio.Semaphore):
+    """Bounds the connections that are made to one host at once.
+
+    Attributes:
+        made_at: ``loop.time()`` at which the last one was there.
+    """
+
+    made_at = -math.inf
+
+    async def take(self, patience: float | None) -> None:
+        """Wait for a turn, as long as connections are made: a host that is down fails all at once.
+
+        Args:
+            patience: seconds to wait after the last connection was made, or None.
+
+        Raises:
+            TimeoutError: none was made for so long.
+        """
+        if patience is None or not self.locked():
+            await self.acquire()
+            return
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            try:
+                with Deadline(loop, max(since, self.made_at) + patience):
+                    await self.acquire()
+            except TimeoutError:
+                if loop.time() >= self.made_at + patience:
+                    raise
+            else:
+                return
+
+
 class Connector(aiohttp.TCPConnector):
     """Bounds and times the making of new connections; reused ones cost nothing here."""
 
@@ -71,7 +106,7 @@ class Connector(aiohttp.TCPConnector):
         factory: Any = functools.partial(_Protocol, loop=self._loop)
         self._factory = factory
         self.outbox = Outbox(self._loop)
-        self._turns: WeakValueDictionary[Any, asyncio.Semaphore] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[Any, _Turns] = WeakValueDictionary()
 
     async def _create_connection(
         self,
@@ -89,25 +124,31 @@ class Connector(aiohttp.TCPConnector):
         # The connection keeps a copy of this context for as long as it lives: not with a prompt.
         token = connecting.set(None)
         patience = request.timeout.connect
+        turns = self._turns_of(req)
         try:
-            with Deadline(loop, None if patience is None else started + patience):
-                async with self._turn(req):
-                    return await super()._create_connection(req, traces, timeout)
+            await turns.take(patience)
+            try:
+                with Deadline(loop, None if patience is None else loop.time() + patience):
+                    made = await super()._create_connection(req, traces, timeout)
+            finally:
+                turns.release()
         except TimeoutError as error:
             failed = error
+        else:
+            turns.made_at = loop.time()
+            return made
         finally:
             connecting.reset(token)
             request.connect = loop.time() - started
             request.call.doing = "waiting for the answer"
         raise aiohttp.ConnectionTimeoutError(str(failed))
 
-    def _turn(self, req: Any) -> asyncio.Semaphore:
-        """Return what bounds the connections that are made to one host at once."""
+    def _turns_of(self, req: Any) -> _Turns:
         key = (req.url.raw_host, req.url.port)
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = asyncio.Semaphore(_AT_ONCE)
-        return turn
+        turns = self._turns.get(key)
+        if turns is None:
+            turns = self._turns[key] = _Turns(_AT_ONCE)
+        return turns
 
 
 def _socket(address: Any) -> socket.socket:

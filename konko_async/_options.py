@@ -49,7 +49,8 @@ class Timeout(msgspec.Struct, frozen=True):
     """Deadlines of a call, in seconds; None switches one off.
 
     Attributes:
-        connect: DNS, TCP and TLS of a new connection. Default 5.
+        connect: DNS, TCP and TLS of a new connection. Default 5. At most 128 are made to a host at
+            once; others wait for as long as some are made, and not longer than this after that.
         first_token: from the start of an attempt (once the local limits let it through) to the
             first delta of a stream, or to the head of a whole answer, which servers send when all
             of it has been generated. Default 120.
