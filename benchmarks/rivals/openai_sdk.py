@@ -16,6 +16,8 @@ except ImportError:
 MODEL = "codellama/codellama-13b-instruct"
 # Not None: aiohttp would then keep to its own limit of 100.
 FREE = Limits(max_connections=100_000, max_keepalive_connections=100_000, keepalive_expiry=60)
+# Its 5 s to connect are too few where 10,000 connections are begun at once.
+PATIENT = openai.Timeout(600, connect=60)
 
 
 class Client:
@@ -57,4 +59,7 @@ class Client:
 
 def make(base_url: str, mode: str) -> Client:
     http = DefaultAioHttpClient if mode == "aiohttp" else DefaultAsyncHttpxClient
-    return Client(AsyncOpenAI(api_key="key", base_url=base_url, http_client=http(limits=FREE)))
+    client = AsyncOpenAI(
+        api_key="key", base_url=base_url, http_client=http(limits=FREE), timeout=PATIENT
+    )
+    return Client(client)

@@ -54,6 +54,7 @@ typedef struct {
     long long piece, due, came;
     unsigned generation;
     int blocked;
+    int gated; /* whether it is counted among those that wait at the gate */
     char path[256];
 } Conn;
 
@@ -157,6 +158,8 @@ static Script *load(const char *name) {
 
 static void drop(int fd) {
     Conn *c = &conns[fd];
+    if (c->gated) c->script->waiting--; /* it has gone from the gate */
+    c->gated = 0;
     free(c->request);
     c->request = NULL;
     c->script = NULL;
@@ -177,6 +180,7 @@ static void open_gate(Script *s, long long time) {
     for (int fd = 0; fd < MAX_FDS; fd++) {
         Conn *c = &conns[fd];
         if (!c->request || c->script != s || c->piece != 2 || c->sent) continue;
+        c->gated = 0;
         c->due = time + (s->gap ? random() % s->gap : 0);
         push(c->due, fd);
     }
@@ -217,6 +221,7 @@ static void send_piece(int fd, long long time) {
         return;
     }
     if (c->piece == 2 && s->gate > 0) {
+        c->gated = 1;
         if (++s->waiting >= s->gate) open_gate(s, time);
         return;
     }
