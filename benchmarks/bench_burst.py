@@ -21,7 +21,7 @@ def measure(bench: Bench) -> None:
     unit = "µs CPU per chunk"
     rivals = bench.taking_part(*OURS)
     scene = Scene(chunks=bench.size(100_000), write=20)
-    rounds = bench.turns(rivals, "streams", scene, 10 if bench.quick else 20, streams=1)
+    rounds = bench.turns(rivals, "streams", scene, 7 if bench.quick else 20, streams=1)
     found = bench.figures("burst", "20 a write, as fast as read", unit, rounds, per_unit)
     bench.ratios(
         found, ("ours", "hand", 1.10), ("ours_text", "hand", 0.85), ("ours_plain", "hand", None)
@@ -40,6 +40,6 @@ def measure(bench: Bench) -> None:
 
     rivals = bench.taking_part(*OURS)
     scene = Scene(chunks=bench.size(20_000), write=20, pace=PACE)
-    rounds = bench.turns(rivals, "streams", scene, 8 if bench.quick else 20, streams=1)
+    rounds = bench.turns(rivals, "streams", scene, 4 if bench.quick else 20, streams=1)
     found = bench.figures("burst", "20 a write, a read each", unit, rounds, per_unit)
     bench.ratios(found, ("ours", "hand", None), ("ours_text", "hand", None))
