@@ -105,7 +105,8 @@ class Request(msgspec.Struct, eq=False):
         attempt: number of this attempt, from 1.
         hedge: whether it runs beside another attempt that is slow.
         queued: seconds that this attempt waited for the limits; set by them.
-        connect: seconds that making a new connection took, or None for a pooled one.
+        connect: seconds that making a new connection took, its wait for a turn included, or None
+            for a pooled one.
         target: another origin and key to send to (a ``Fallback``), or None for the client's own.
     """
 

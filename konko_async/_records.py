@@ -20,7 +20,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         duration: seconds from the attempt's start (after any back-off) to its end; for a stream
             that was opened, to its first delta.
         queued: seconds of it spent waiting for the local limits.
-        connect: seconds that making a new connection took, None if a pooled one served.
+        connect: seconds that making a new connection took, its wait for a turn included; None if a
+            pooled one served.
         first_token: seconds from the attempt's start to the first delta, or None.
         status_code: the HTTP status, if an answer arrived.
         error_type: name of the exception class, or None if the attempt succeeded.

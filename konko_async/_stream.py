@@ -295,6 +295,8 @@ class _Text(AsyncIterator[str]):
 class ChatStream(Stream[ChatCompletionChunk, ChatCompletion]):
     """A streamed chat answer; its chunks are :class:`ChatCompletionChunk`."""
 
+    __slots__ = ()
+
     @staticmethod
     def _delta(choice: Any) -> str | None:
         content: str | None = choice.delta.content
@@ -303,6 +305,8 @@ class ChatStream(Stream[ChatCompletionChunk, ChatCompletion]):
 
 class CompletionStream(Stream[Completion, Completion]):
     """A streamed text completion; its chunks are :class:`Completion`."""
+
+    __slots__ = ()
 
     @staticmethod
     def _delta(choice: Any) -> str | None:
