@@ -121,8 +121,6 @@ class Connector(aiohttp.TCPConnector):
         loop = asyncio.get_running_loop()
         started = loop.time()
         request.call.doing = "connecting"
-        # The connection keeps a copy of this context for as long as it lives: not with a prompt.
-        token = connecting.set(None)
         patience = request.timeout.connect
         turns = self._turns_of(req)
         try:
@@ -138,7 +136,6 @@ class Connector(aiohttp.TCPConnector):
             turns.made_at = loop.time()
             return made
         finally:
-            connecting.reset(token)
             request.connect = loop.time() - started
             request.call.doing = "waiting for the answer"
         raise aiohttp.ConnectionTimeoutError(str(failed))
