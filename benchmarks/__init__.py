@@ -1,1 +1,1 @@
-"""How fast konko_async is, beside its rivals; see docs/benchmarks.md."""
+"""How fast konko_async is, beside its rivals; see docs/explanation/benchmarks.md."""

@@ -1,4 +1,4 @@
-"""python -m benchmarks: asks the questions, prints a table; see docs/benchmarks.md."""
+"""python -m benchmarks: asks the questions, prints a table; see docs/explanation/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.rivals.table import RIVALS
 
 QUESTIONS = (
     "burst", "paced", "saturated", "whole", "memory", "import", "first_token", "cost", "limiter",
-    "batch", "relay", "growth",
+    "batch", "relay", "growth", "blocking", "endpoints",
 )  # fmt: skip
 QUICK = ("burst", "paced", "whole", "memory", "import", "limiter", "batch", "relay")
 FEW = ("hand", "openai_aiohttp", "floor")

@@ -1,10 +1,11 @@
 """What map() and run_batch() cost per row beyond the call itself: client CPU, in microseconds.
 
-    python -m benchmarks.bench_batch [--rows 50000] [--rounds 3]
+    python -m benchmarks.bench_batch [--rows 50000] [--rounds 3] [--count]
 
 The calls are answered inside the client, by a middleware, so that what is measured is ours: a plain
 loop of ``create()`` in 256 tasks, ``map()``, and ``run_batch()`` with its check of the input, its
-output and its journal. Rounds alternate; the medians are compared.
+output and its journal. Rounds alternate; the medians are compared. With --count, what the
+interpreter executes for a row of run_batch() is counted instead, which other load cannot change.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.bench import Bench
+from benchmarks.instructions import per_unit
 from benchmarks.load import ROOT
 from benchmarks.results import Curve, Figure, Goal
 from benchmarks.rounds import resident
@@ -105,6 +107,15 @@ async def in_turn(rows, rounds):
     return found
 
 
+async def counted(rows, begin):
+    """Run a batch, from where counting begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder, "in.jsonl"), rows)
+        async with AsyncKonko("any", "http://127.0.0.1:9/v1", middleware=[canned]) as client:
+            begin()
+            await batch(client, source)
+
+
 async def grown(rows):
     """Return the CPU per row of a batch, and the peak of this process's memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
@@ -169,8 +180,11 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the samples")
     parser.add_argument("--grow", type=int, default=0, help="run one batch of so many rows")
+    parser.add_argument("--count", action="store_true", help="count instructions and calls")
     arguments = parser.parse_args()
-    if arguments.grow:
+    if arguments.count:
+        print(f"run_batch(), per row: {per_unit(counted)}")
+    elif arguments.grow:
         print(json.dumps(asyncio.run(grown(arguments.grow))))
     else:
         samples = asyncio.run(in_turn(arguments.rows, arguments.rounds))

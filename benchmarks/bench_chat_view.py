@@ -14,9 +14,9 @@ import time
 from rich.live import Live
 from rich.markdown import Markdown
 
-from konko_async.cli._live import screen_console
-from konko_async.cli._pane import Pane
-from konko_async.cli._region import Region
+from konko_async.cli.terminal.live import screen_console
+from konko_async.cli.terminal.pane import Pane
+from konko_async.cli.terminal.screen_region import Region
 
 PROSE = """## A heading
 

@@ -77,7 +77,7 @@ async def explain(request: web.Request) -> web.StreamResponse:
     """Stream an answer to a question that is half ours."""
     user = user_of(request.headers.get("Authorization"))
     if user is None:
-        raise RefusalError(401, "who are you?", type="authentication_error")
+        raise RefusalError(401, "authentication required", type="authentication_error")
     try:
         asked = msgspec.json.decode(await request.read(), type=Topic)
     except msgspec.MsgspecError as error:

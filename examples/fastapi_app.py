@@ -1,6 +1,6 @@
 """A chat backend in FastAPI: answers streamed to browsers, and typed ones, for several customers.
 
-    pip install '.[starlette]' fastapi uvicorn
+    pip install '.[starlette,prometheus]' fastapi uvicorn
     export KONKO_API_KEY=...
     python examples/fastapi_app.py
 
@@ -13,6 +13,8 @@ model) in another terminal prints what to export instead. Then:
         -H 'Content-Type: application/json' -d '{"text": "I was charged twice! Ada, May 3"}'
 
 (Tickets are too much for the small model: it is a 502 if an answer does not fit the type.)
+
+Prometheus finds the metrics at /metrics; `examples/grafana-dashboard.json` shows them.
 
 One client serves the whole application; each customer has limits of its own in front of it. On
 SIGTERM streams may finish for 10 s; uvicorn then ends by the signal, as it always does.
@@ -27,11 +29,13 @@ from typing import Annotated, Any, Literal
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from konko_async import AsyncKonko, KonkoError, RateLimit
+from konko_async.integrations.prometheus import PrometheusObserver
 from konko_async.relay import Drain, Tenants, call_keywords, health
 from konko_async.relay.starlette_app import (
     DrainMiddleware,
@@ -46,12 +50,20 @@ LIMIT = RateLimit(requests_per_minute=60, tokens_per_minute=40_000, max_concurre
 LONGEST = 120.0  # seconds that a caller may ask for by X-Request-Timeout
 
 drain = Drain(10)
+metrics = PrometheusObserver()
+
+
+def make_client() -> AsyncKonko:
+    """Return a client whose calls are counted."""
+    client = AsyncKonko(observers=[metrics], middleware=[metrics])
+    metrics.watch(client)
+    return client
 
 
 @contextlib.asynccontextmanager
 async def living(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Open what the application lives on, once; handlers find it in `request.state`."""
-    async with lifespan(AsyncKonko, drain=drain)(app) as state:
+    async with lifespan(make_client, drain=drain)(app) as state:
         yield {**state, "tenants": Tenants(state["client"], LIMIT)}
 
 
@@ -66,7 +78,7 @@ def customers_client(
     """Return the client that keeps the limits of who asks."""
     customer = CUSTOMERS.get(token.credentials)
     if customer is None:
-        raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "authentication required", {"WWW-Authenticate": "Bearer"})
     tenants: Tenants = request.state.tenants
     return tenants.client(customer)
 
@@ -129,6 +141,12 @@ async def ready(request: Request) -> JSONResponse:
     """Tell the balancer whether to send requests here; the details are for the inside."""
     state = health(request.state.client, active_streams=drain.active, draining=drain.draining)
     return JSONResponse({"status": state.status}, 200 if state.ready else 503)
+
+
+@app.get("/metrics")
+async def scraped() -> Response:
+    """Show the metrics; like /readyz, for the inside only."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,41 @@ from typing import TYPE_CHECKING
 from konko_async._version import __version__
 
 if TYPE_CHECKING:
+    from konko_async._balance.endpoint import Endpoint, EndpointState
     from konko_async._client import AsyncKonko
-    from konko_async._default import aclose, chat, completions, embeddings, models
-    from konko_async._fanout import MapResult, MapResults
-    from konko_async._merge import MergedChunk, merge
-    from konko_async._options import Priority, RateLimit, RetryPolicy, Timeout
-    from konko_async._parsed_stream import ParsedChatStream
-    from konko_async._pipeline import Handler, Middleware, Request, Response, per_attempt
-    from konko_async._records import Attempt, CallRecord, Observer, PoolStats, StoreRecord
-    from konko_async._stream import ChatStream, ChunkBatch, CompletionStream
-    from konko_async._structured import ResponseFormat
+    from konko_async._core.config import KeepAlive
+    from konko_async._core.pipeline import (
+        Handler,
+        Instrumentation,
+        Middleware,
+        Request,
+        Response,
+        per_attempt,
+    )
+    from konko_async._core.policies import Priority, RateLimit, RetryPolicy, Timeout
+    from konko_async._engine.map import MapResult, MapResults
+    from konko_async._module_client import (
+        aclose,
+        batches,
+        chat,
+        completions,
+        embeddings,
+        files,
+        models,
+    )
+    from konko_async._records import (
+        Attempt,
+        CallRecord,
+        Observer,
+        PoolStats,
+        Priced,
+        RequestParams,
+        StoreRecord,
+    )
+    from konko_async._streaming.merge import MergedChunk, merge
+    from konko_async._streaming.stream import ChatStream, ChunkBatch, CompletionStream
+    from konko_async._structured.parsed_stream import ParsedChatStream, ParsedEventStream
+    from konko_async._structured.response_format import ResponseFormat
     from konko_async.errors import (
         APIConnectionError,
         APIError,
@@ -32,8 +57,10 @@ if TYPE_CHECKING:
         CircuitOpenError,
         ConfigurationError,
         ConflictError,
+        ContentFilterFinishReasonError,
         InternalServerError,
         KonkoError,
+        LengthFinishReasonError,
         NotFoundError,
         PermissionDeniedError,
         RateLimitError,
@@ -49,7 +76,8 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
     )
     from konko_async.limits import Limits
-    from konko_async.middleware import CircuitBreaker, Fallback
+    from konko_async.middleware import AnswerCache, CacheStats, CircuitBreaker, Fallback
+    from konko_async.resources._raw import RawResponse
     from konko_async.tools import (
         Tool,
         ToolFailedError,
@@ -59,6 +87,7 @@ if TYPE_CHECKING:
         ToolRunResult,
     )
     from konko_async.wire import (
+        Batch,
         ChatCompletion,
         ChatCompletionChunk,
         ChatCompletionMessage,
@@ -69,6 +98,7 @@ if TYPE_CHECKING:
         CompletionChoice,
         CreateEmbeddingResponse,
         Embedding,
+        FileObject,
         FunctionCall,
         Model,
         ModelList,
@@ -79,45 +109,53 @@ if TYPE_CHECKING:
         Usage,
     )
 
-_PLACES = {
+_MODULES = {
     "_client": "AsyncKonko",
-    "_default": "aclose chat completions embeddings models",
-    "_fanout": "MapResult MapResults",
-    "_merge": "MergedChunk merge",
-    "_options": "Priority RateLimit RetryPolicy Timeout",
-    "_parsed_stream": "ParsedChatStream",
-    "_pipeline": "Handler Middleware Request Response per_attempt",
-    "_records": "Attempt CallRecord Observer PoolStats StoreRecord",
-    "_stream": "ChatStream ChunkBatch CompletionStream",
-    "_structured": "ResponseFormat",
+    "_balance.endpoint": "Endpoint EndpointState",
+    "_module_client": "aclose batches chat completions embeddings files models",
+    "_engine.map": "MapResult MapResults",
+    "_streaming.merge": "MergedChunk merge",
+    "_core.config": "KeepAlive",
+    "_core.policies": "Priority RateLimit RetryPolicy Timeout",
+    "_structured.parsed_stream": "ParsedChatStream ParsedEventStream",
+    "_core.pipeline": "Handler Instrumentation Middleware Request Response per_attempt",
+    "_records": "Attempt CallRecord Observer PoolStats Priced RequestParams StoreRecord",
+    "_streaming.stream": "ChatStream ChunkBatch CompletionStream",
+    "_structured.response_format": "ResponseFormat",
+    "resources._raw": "RawResponse",
     "errors": (
         "APIConnectionError APIError APIStatusError APITimeoutError AuthenticationError "
-        "BadRequestError CircuitOpenError ConfigurationError ConflictError InternalServerError "
+        "BadRequestError CircuitOpenError ConfigurationError ConflictError "
+        "ContentFilterFinishReasonError InternalServerError LengthFinishReasonError "
         "KonkoError NotFoundError PermissionDeniedError RateLimitError RateLimitStoreError "
         "RateLimitTimeoutError ResponseDecodeError StreamError StreamServerError "
         "StreamStalledError StreamTruncatedError StructuredOutputError ToolArgumentsError "
         "UnprocessableEntityError"
     ),
     "limits": "Limits",
-    "middleware": "CircuitBreaker Fallback",
+    "middleware": "AnswerCache CacheStats CircuitBreaker Fallback",
     "tools": "Tool ToolFailedError ToolLimitError ToolRun ToolRunError ToolRunResult",
     "wire": (
-        "ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatMessage Choice ChoiceDelta "
-        "Completion CompletionChoice CreateEmbeddingResponse Embedding FunctionCall Model "
-        "ModelList ParsedChatCompletion ParsedChoice ParsedMessage ToolCall Usage"
+        "Batch ChatCompletion ChatCompletionChunk ChatCompletionMessage ChatMessage Choice "
+        "ChoiceDelta Completion CompletionChoice CreateEmbeddingResponse Embedding FileObject "
+        "FunctionCall Model ModelList ParsedChatCompletion ParsedChoice ParsedMessage ToolCall "
+        "Usage"
     ),
 }
-_HOME = {name: module for module, names in _PLACES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "APIConnectionError",
     "APIError",
     "APIStatusError",
     "APITimeoutError",
+    "AnswerCache",
     "AsyncKonko",
     "Attempt",
     "AuthenticationError",
     "BadRequestError",
+    "Batch",
+    "CacheStats",
     "CallRecord",
     "ChatCompletion",
     "ChatCompletionChunk",
@@ -134,13 +172,20 @@ __all__ = [
     "CompletionStream",
     "ConfigurationError",
     "ConflictError",
+    "ContentFilterFinishReasonError",
     "CreateEmbeddingResponse",
     "Embedding",
+    "Endpoint",
+    "EndpointState",
     "Fallback",
+    "FileObject",
     "FunctionCall",
     "Handler",
+    "Instrumentation",
     "InternalServerError",
+    "KeepAlive",
     "KonkoError",
+    "LengthFinishReasonError",
     "Limits",
     "MapResult",
     "MapResults",
@@ -153,15 +198,19 @@ __all__ = [
     "ParsedChatCompletion",
     "ParsedChatStream",
     "ParsedChoice",
+    "ParsedEventStream",
     "ParsedMessage",
     "PermissionDeniedError",
     "PoolStats",
+    "Priced",
     "Priority",
     "RateLimit",
     "RateLimitError",
     "RateLimitStoreError",
     "RateLimitTimeoutError",
+    "RawResponse",
     "Request",
+    "RequestParams",
     "Response",
     "ResponseDecodeError",
     "ResponseFormat",
@@ -185,9 +234,11 @@ __all__ = [
     "Usage",
     "__version__",
     "aclose",
+    "batches",
     "chat",
     "completions",
     "embeddings",
+    "files",
     "merge",
     "models",
     "per_attempt",
@@ -196,7 +247,7 @@ __all__ = [
 if not TYPE_CHECKING:  # type checkers see the imports above, and so notice a name that is not there
 
     def __getattr__(name: str) -> object:
-        home = _HOME.get(name)
+        home = _MODULE_OF.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{home}"), name)

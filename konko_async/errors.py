@@ -13,6 +13,7 @@
     │  │  ├─ RateLimitError 429       InternalServerError ≥500
     │  ├─ ResponseDecodeError         .body: the first bytes; .offset
     │  │  ├─ StructuredOutputError    .completion .reason .path: not what response_format= asked for
+    │  │  │  └─ LengthFinishReasonError   ContentFilterFinishReasonError: it ended too early
     │  │  └─ ToolArgumentsError       .name .path: the model called a tool with wrong arguments
     │  └─ StreamError                 .partial
     │     └─ StreamTruncatedError     StreamStalledError     StreamServerError (.code .type)
@@ -20,7 +21,7 @@
     │  ├─ ToolLimitError              .limit: which limit it was
     │  └─ ToolFailedError             .call; the tool's exception is its __cause__
     ├─ RateLimitTimeoutError          .would_have_waited
-    ├─ RateLimitStoreError            the shared limits cannot be asked
+    ├─ RateLimitStoreError            the store of the shared limits is unavailable
     └─ CircuitOpenError               .retry_after
 
 No exception of aiohttp, tenacity, msgspec or json reaches the caller, and none is chained to one of
@@ -30,12 +31,15 @@ these: the ``repr`` of an aiohttp exception shows the Authorization header.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import functools
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from konko_async._records import Attempt
+    from konko_async._records import Attempt, HTTPResponse
 
 __all__ = [
     "APIConnectionError",
@@ -47,8 +51,10 @@ __all__ = [
     "CircuitOpenError",
     "ConfigurationError",
     "ConflictError",
+    "ContentFilterFinishReasonError",
     "InternalServerError",
     "KonkoError",
+    "LengthFinishReasonError",
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -64,12 +70,18 @@ __all__ = [
     "UnprocessableEntityError",
 ]
 
+# The fields of Timeout but for `idle`: silence within a stream is a StreamStalledError, as there
+# are tokens to keep in `partial` by then.
 Phase = Literal["connect", "first_token", "total"]
 Unparsed = Literal["invalid", "length", "refusal", "content_filter", "empty", "tool_calls"]
 
 
 def _rebuild(cls: type[KonkoError], args: tuple[Any, ...], state: dict[str, Any]) -> KonkoError:
+    # Without __init__: most constructors have keywords that are required, and `args` holds only the
+    # message.
     error = cls.__new__(cls, *args)
+    # TimeoutErrors are OSErrors, whose __new__ leaves `args` empty where a subclass has an __init__
+    # of its own.
     error.args = args
     error.__dict__.update(state)
     return error
@@ -84,6 +96,8 @@ class KonkoError(Exception):
     """
 
     message: str
+    # Not an argument of the constructors: the telemetry of a call sets it when the error leaves the
+    # call (middleware/_telemetry).
     attempts: tuple[Attempt, ...] = ()
 
     def __init__(self, message: str) -> None:
@@ -95,6 +109,7 @@ class KonkoError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
+# A ValueError as well, because that is what Python raises for a bad argument.
 class ConfigurationError(KonkoError, ValueError):
     """A missing key, a bad option or a bad argument; raised before any request is sent."""
 
@@ -105,10 +120,14 @@ class APIError(KonkoError):
     Attributes:
         request_id: the server's ``x-request-id``, if one arrived.
         partial: for streams cut after the first delta, a completion of what had arrived.
+        headers: the answer's headers, names in lower case; empty if none arrived.
     """
 
     request_id: str | None
     partial: Any | None
+    # One object for all errors without a response; read-only, so that none can write into the
+    # headers of the others.
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, message: str, *, request_id: str | None = None, partial: Any | None = None
@@ -124,7 +143,7 @@ class APIConnectionError(APIError):
     Attributes:
         request_sent: False when it is certain that no byte of the request reached a server, so
             that it charges no request or token budget.
-        retryable: False for failures that a repetition cannot mend, such as a bad certificate.
+        retryable: False for failures that a repetition cannot repair, such as a bad certificate.
     """
 
     request_sent: bool
@@ -144,6 +163,7 @@ class APIConnectionError(APIError):
         self.retryable = retryable
 
 
+# A TimeoutError as well: code that also uses asyncio.timeout() has one thing to catch.
 class APITimeoutError(APIConnectionError, TimeoutError):
     """A deadline of :class:`~konko_async.Timeout` passed.
 
@@ -164,6 +184,7 @@ class APITimeoutError(APIConnectionError, TimeoutError):
         request_sent: bool = True,
         retryable: bool | None = None,
     ) -> None:
+        # `total` spans all attempts of a call, so no time is left for another one.
         retryable = phase != "total" if retryable is None else retryable
         super().__init__(
             message,
@@ -182,6 +203,7 @@ class APIStatusError(APIError):
         status_code: the HTTP status.
         headers: the answer's headers, names in lower case.
         body: the body, as decoded JSON or as text; at most 64 KiB of it.
+        content: the body's bytes, as much of them.
         code: ``error.code`` of the body, if any.
         type: ``error.type`` of the body, if any.
         param: ``error.param`` of the body, if any.
@@ -191,6 +213,7 @@ class APIStatusError(APIError):
     status_code: int
     headers: Mapping[str, str]
     body: Any
+    content: bytes = b""
     code: str | None
     type: str | None
     param: str | None
@@ -218,11 +241,20 @@ class APIStatusError(APIError):
         self.param = param
         self.retry_after = retry_after
 
+    @property
+    def response(self) -> HTTPResponse:
+        """The HTTP response: status, headers and body."""
+        from konko_async._records import HTTPResponse  # noqa: PLC0415 - `--help` needs errors only
+
+        return HTTPResponse(self.status_code, self.headers, self.content)
+
     @classmethod
     def for_status(cls, status_code: int, message: str, **details: Any) -> APIStatusError:
         """Make the subclass that stands for ``status_code``; ``details`` as in the constructor."""
         kind = _BY_STATUS.get(status_code)
         if kind is None:
+            # Gateways answer with codes of their own, such as 529: from 500 on all of them are
+            # failures of the server. An unknown 4xx gets no narrower class.
             kind = InternalServerError if status_code >= _FIRST_SERVER_ERROR else APIStatusError
         return kind(message, status_code=status_code, **details)
 
@@ -260,6 +292,7 @@ class InternalServerError(APIStatusError):
 
 
 _FIRST_SERVER_ERROR = 500
+# Below the classes, which it holds; for_status() looks it up when it is called.
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -276,8 +309,8 @@ class ResponseDecodeError(APIError):
 
     Attributes:
         body: the first bytes of what arrived (at most 4 KiB).
-        offset: byte offset of the fault in the body, or None where it has no place.
-        retryable: True when the body looks cut short, so that a repetition may mend it.
+        offset: byte offset of the fault in the body, or None where it has no position.
+        retryable: True when the body looks cut short, so that a repetition may help.
     """
 
     body: bytes
@@ -290,6 +323,8 @@ class ResponseDecodeError(APIError):
         *,
         body: bytes = b"",
         offset: int | None = None,
+        # A complete body that does not fit would most likely come again; only one that was cut off
+        # is worth a retry.
         retryable: bool = False,
         request_id: str | None = None,
         partial: Any | None = None,
@@ -301,7 +336,7 @@ class ResponseDecodeError(APIError):
 
 
 class StructuredOutputError(ResponseDecodeError):
-    """The answer is not what ``response_format=`` asked for. Nothing is asked again by itself.
+    """The answer is not what ``response_format=`` asked for. Nothing is repeated by itself.
 
     Attributes:
         completion: the whole answer, with ``.parsed`` where other choices fit.
@@ -330,12 +365,60 @@ class StructuredOutputError(ResponseDecodeError):
         index: int = 0,
         body: bytes = b"",
     ) -> None:
+        # getattr, as `completion` may be None, and then there is no request id.
         super().__init__(message, body=body, request_id=getattr(completion, "request_id", None))
         self.completion = completion
         self.reason = reason
         self.path = path
         self.expected = expected
         self.index = index
+
+
+class _FinishReasonError(StructuredOutputError):
+    """An answer that ended before it was complete.
+
+    Where ``openai`` is imported, it is of openai's class of the same name as well, so that code
+    that catches that one goes on working.
+    """
+
+    says: ClassVar[str]
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make one that is openai's as well."""
+        theirs = getattr(sys.modules.get("openai"), cls.__name__, None)
+        if isinstance(theirs, type) and not issubclass(cls, theirs):
+            made: type[Self] = _both(cls, theirs)  # type: ignore[arg-type]  # classes can be hashed
+            return super().__new__(made)
+        return super().__new__(cls)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as this package's class: the other process may not have openai."""
+        kind = next(base for base in type(self).__mro__ if base.__module__ == __name__)
+        return _rebuild, (kind, self.args, self.__dict__)
+
+
+class LengthFinishReasonError(_FinishReasonError):
+    """The answer was cut by ``max_tokens`` (or the model's own limit) before it was complete."""
+
+    says = "Could not parse response content as the length limit was reached"
+
+
+class ContentFilterFinishReasonError(_FinishReasonError):
+    """The answer was stopped by a content filter."""
+
+    says = "Could not parse response content as the request was rejected by the content filter"
+
+
+@functools.cache
+def _both(ours: type[Any], theirs: type[Any]) -> type[Any]:
+    def init(self: Exception, *arguments: Any) -> None:
+        Exception.__init__(self, *arguments)
+
+    # Theirs is constructed in another way, and its attributes are among ours.
+    plain = type(theirs.__name__, (theirs,), {"__init__": init})
+    return type(
+        ours.__name__, (ours, plain), {"__doc__": ours.__doc__, "__module__": "konko_async"}
+    )
 
 
 class ToolArgumentsError(ResponseDecodeError):
@@ -423,7 +506,7 @@ class RateLimitTimeoutError(KonkoError, TimeoutError):
 
 
 class RateLimitStoreError(KonkoError):
-    """The store of the shared limits cannot be asked, and ``on_store_failure`` is ``"closed"``.
+    """The store of the shared limits is unavailable, and ``on_store_failure`` is ``"closed"``.
 
     Nothing was sent. Other choices go on without the store; see :class:`~konko_async.RateLimit`.
     """

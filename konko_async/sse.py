@@ -6,6 +6,8 @@ The rules are those of the HTML standard, section 9.2 "Server-sent events"
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import msgspec
 
 from konko_async.errors import ConfigurationError, ResponseDecodeError
@@ -21,6 +23,8 @@ _LF = ord("\n")
 _CR = ord("\r")
 _MAX_RETRY_DIGITS = 640  # what int() takes whatever sys.set_int_max_str_digits() was told
 _BODY_SHOWN = 4096
+
+E = TypeVar("E")
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
@@ -40,29 +44,11 @@ class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     retry: int | None = None
 
 
-class SSEDecoder:
-    r"""Incremental decoder of an event stream; feed it bytes, cut anywhere.
-
-    A line may end with CR, LF or CRLF, also if the pair is cut by two reads; an event is returned
-    as soon as its empty line has begun. Time and memory are linear in the input. How the input
-    was cut never changes the events, nor whether the cap is reached.
+class BlockDecoder(Generic[E]):
+    """Cuts a body into lines and blocks within a cap; what a line means is for subclasses to say.
 
     Args:
-        max_event_bytes: cap of one event: the bytes of its field lines without their ends, plus
-            those of the line that is being read, be it a field or a comment. Default 16 MiB.
-
-    Attributes:
-        last_event_id: what a reconnecting reader would send as ``Last-Event-ID``, or None.
-        bytes_fed: bytes taken in so far.
-
-    Example:
-        >>> decoder = SSEDecoder()
-        >>> decoder.feed(b"data: hel")
-        []
-        >>> decoder.feed(b"lo\n\n")
-        [ServerSentEvent(event='message', data='hello', id=None, retry=None)]
-        >>> decoder.flush()
-        []
+        max_event_bytes: as for :class:`SSEDecoder`.
     """
 
     __slots__ = (
@@ -106,7 +92,7 @@ class SSEDecoder:
             or self._failure is not None
         )
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
+    def feed(self, data: bytes) -> list[E]:
         """Take in the next bytes of the body.
 
         Args:
@@ -142,7 +128,7 @@ class SSEDecoder:
         self._keep(data[end:])
         return self._checked(self._parse(lines))
 
-    def flush(self) -> list[ServerSentEvent]:
+    def flush(self) -> list[E]:
         """End the body: a block without its empty line is dropped, as the standard says.
 
         Returns:
@@ -172,7 +158,7 @@ class SSEDecoder:
             self._line.append(piece)
             self._line_bytes += len(piece)
 
-    def _checked(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
+    def _checked(self, events: list[E]) -> list[E]:
         if self._failure is None and self._line_bytes + self._size > self.max_event_bytes:
             self._fail()
         if self._failure is not None:
@@ -190,6 +176,38 @@ class SSEDecoder:
             body=head,
             offset=self.bytes_fed,
         )
+
+    def _parse(self, lines: list[bytes]) -> list[E]:
+        """Return the events that these lines complete."""
+        raise NotImplementedError
+
+
+class SSEDecoder(BlockDecoder[ServerSentEvent]):
+    r"""Incremental decoder of an event stream; feed it bytes, cut anywhere.
+
+    A line may end with CR, LF or CRLF, also if the pair is cut by two reads; an event is returned
+    as soon as its empty line has begun. Time and memory are linear in the input. How the input
+    was cut never changes the events, nor whether the cap is reached.
+
+    Args:
+        max_event_bytes: cap of one event: the bytes of its field lines without their ends, plus
+            those of the line that is being read, be it a field or a comment. Default 16 MiB.
+
+    Attributes:
+        last_event_id: what a reconnecting reader would send as ``Last-Event-ID``, or None.
+        bytes_fed: bytes taken in so far.
+
+    Example:
+        >>> decoder = SSEDecoder()
+        >>> decoder.feed(b"data: hel")
+        []
+        >>> decoder.feed(b"lo\n\n")
+        [ServerSentEvent(event='message', data='hello', id=None, retry=None)]
+        >>> decoder.flush()
+        []
+    """
+
+    __slots__ = ()
 
     def _parse(self, lines: list[bytes]) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []

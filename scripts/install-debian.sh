@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the tests need and that are not there yet; with the argument
-# "bench", those of the benchmarks too.
+# "bench", those of the benchmarks too; with "deployment", those of examples/deployment.
 #
 # Does nothing where nothing is missing, or where there is no apt. Needs root, or sudo without a
 # password; else it says what to install, and leaves it to the tests to say what they miss.
@@ -11,11 +11,19 @@ needed=""
 # A Python that can make virtual environments, and the browser that looks at the relay's page.
 scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
 command -v chromium >/dev/null 2>&1 || needed="$needed chromium"
+# And another, of which the page must not ask more than it has.
+command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || needed="$needed firefox-esr"
 # What useChat is made of reads the relay's streams, in Node.
 command -v npm >/dev/null 2>&1 || needed="$needed nodejs npm"
 # Their load server is written in C.
 if [ "${1:-}" = bench ] && ! command -v "${CC:-cc}" >/dev/null 2>&1; then
     needed="$needed gcc libc6-dev"
+fi
+# What stands in front of the workers, and what watches them.
+if [ "${1:-}" = deployment ]; then
+    PATH="$PATH:/usr/sbin"
+    command -v nginx >/dev/null 2>&1 || needed="$needed nginx-light"
+    command -v prometheus >/dev/null 2>&1 || needed="$needed prometheus"
 fi
 
 # Limits that processes share are tested on a real server, which the tests start themselves.

@@ -2,11 +2,106 @@
 
 import asyncio
 import gc
+import inspect
+import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
+
+# Tests that share a costly thing (a browser, a Redis, a cluster, a built site) stay in one worker, so
+# that it is made once. They mostly wait, and the other workers compute meanwhile.
+TOGETHER = {
+    "tests/web/": "browser",
+    "tests/ray/": "ray",
+    "tests/redis/": "redis",
+    "tests/test_site.py": "site",
+    "tests/emulated/test_local.py": "local model",
+    "tests/foreign/": "llama.cpp",
+    "tests/frameworks/": "frameworks",
+    "tests/relay/test_ui_message_sdk.py": "node",
+}
+# What takes longest begins first, the longest of all before the others: at the end there are only
+# short tests left, and no worker waits long for another.
+FIRST = (
+    "tests/ray/",
+    "tests/web/",
+    "tests/redis/",
+    "tests/emulated/test_local.py",
+    "tests/test_site.py",
+    "tests/frameworks/",
+    "tests/relay/test_ui_message_sdk.py",
+    "tests/foreign/",
+    "tests/batch/test_batch_faults.py",
+    "tests/test_",
+    "tests/soak/",
+    "tests/proof/",
+    "tests/cli/",
+    "tests/batch/",
+)
+# Files whose tests are so short that sending them one by one to the workers costs as much, or that
+# share what the first of them reads.
+WHOLE_FILES = ("tests/unit/", "tests/test_architecture.py")
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Spread single tests over the workers; groups and the files of short tests go whole.
+
+    The marks of ``--dist loadgroup`` have no effect with pytest 9.2 and pytest-xdist 3.8: xdist
+    writes them into an attribute that items no longer have.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            found = (group for start, group in TOGETHER.items() if nodeid.startswith(start))
+            alone = nodeid.partition("::")[0] if nodeid.startswith(WHOLE_FILES) else nodeid
+            return next(found, alone)
+
+    # As they were collected, see below; by default what has most tests goes first.
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # one of several workers of xdist
+        items.sort(key=rank)
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "function", None)):
+            # Not autouse: each of the many tests without a loop would get one for it.
+            names = item.fixturenames
+            names.insert(names.index("nothing_left_behind") + 1, "no_task_left_behind")
+
+
+def rank(item):
+    """The place of a test in the order in which workers begin them."""
+    starts = (place for place, start in enumerate(FIRST) if item.nodeid.startswith(start))
+    return next(starts, len(FIRST))
+
+
+def keep_out_of_collections():
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    """Keep what the imports of all test modules made out of every later collection of garbage.
+
+    It is over a million objects. Tests that count what is kept call the collector hundreds of times.
+    """
+    keep_out_of_collections()
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """The same after each file, as its tests may have imported as much again."""
+    if nextitem is None or nextitem.path != item.path:
+        keep_out_of_collections()
+
+
+# aiohttp reads all certificates of the system when it is imported, a fifth of the CPU of each of the
+# hundreds of commands that tests start. No test calls a server that one of them has signed.
+os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+os.environ.setdefault("SSL_CERT_DIR", os.devnull)
 
 # A shell that starts us in the background lets us, and all that we start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -16,12 +111,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _sockets() -> set[str]:
     """The socket inodes this process holds open, from /proc (Linux); empty elsewhere."""
     found = set()
-    descriptors = Path("/proc/self/fd")
-    if not descriptors.exists():
+    # With os, and not pathlib: this runs twice for each of thousands of tests.
+    try:
+        descriptors = os.listdir("/proc/self/fd")  # noqa: PTH208 - see above
+    except FileNotFoundError:
         return found
-    for descriptor in descriptors.iterdir():
+    for descriptor in descriptors:
         try:
-            target = str(descriptor.readlink())
+            target = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - see above
         except OSError:
             continue
         if target.startswith("socket:"):
@@ -37,16 +134,19 @@ def nothing_left_behind():
     new_threads = {t for t in threading.enumerate() if t not in threads and t.is_alive()}
     for thread in new_threads:
         # asyncio-waitpid: on 3.11 a subprocess is waited for in a thread, which ends a moment after
-        # it has told.
-        if thread.name.startswith(("asyncio_", "asyncio-waitpid", "ThreadPoolExecutor")):
-            thread.join(5)
+        # it has told. konko_async: the loop of a blocking client that was collected, and a sync tool
+        # that was left behind, end by themselves.
+        if thread.name.startswith(
+            ("asyncio_", "asyncio-waitpid", "ThreadPoolExecutor", "konko_async")
+        ):
+            thread.join(30)
     assert not {t for t in new_threads if t.is_alive()}, "threads were left behind"
     if _sockets() - sockets:
         gc.collect()
     assert not _sockets() - sockets, "sockets were left behind"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 async def no_task_left_behind(nothing_left_behind):
     """Fail a test that leaves a task running on its loop.
 

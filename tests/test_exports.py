@@ -17,7 +17,7 @@ ROOT = Path(konko_async.__file__).parent
 # What users, and checks from outside, rely on; taken from the interface's description.
 PROMISED = {
     "konko_async": """
-        AsyncKonko RateLimit RetryPolicy Timeout models chat completions embeddings aclose
+        AsyncKonko KeepAlive RateLimit RetryPolicy Timeout models chat completions embeddings aclose
         KonkoError ConfigurationError APIError APIConnectionError APITimeoutError APIStatusError
         BadRequestError AuthenticationError PermissionDeniedError NotFoundError ConflictError
         UnprocessableEntityError RateLimitError InternalServerError ResponseDecodeError StreamError
@@ -34,8 +34,9 @@ CLIENT = {
     "arguments": """
         api_key base_url openai_api_key timeout retry rate_limit middleware observers
         fallback_models hedge_after verify_models default_headers session
+        default_query max_retries organization project trust_env keepalive
     """,
-    "attributes": "models chat completions embeddings with_options limits close",
+    "attributes": "models chat completions embeddings with_options copy limits pool close",
 }
 STREAM = "text completion close request_id attempts time_to_first_token __aiter__ __anext__ __aenter__ __aexit__"
 EVERY_CALL = "timeout priority extra_headers extra_query extra_body"
@@ -129,7 +130,7 @@ def test_what_type_checkers_see_is_what_there_is():
                 module = statement.module.removeprefix("konko_async.")
                 seen.update({alias.name: module for alias in statement.names})
     assert set(seen) == set(konko_async.__all__)
-    assert seen == {**konko_async._HOME, "__version__": "_version"}
+    assert seen == {**konko_async._MODULE_OF, "__version__": "_version"}
 
 
 @pytest.mark.parametrize(
@@ -186,3 +187,19 @@ def test_the_client_needs_no_extra():
     loaded = loaded_after("from konko_async import AsyncKonko; AsyncKonko(api_key='k')")
     assert "aiohttp" in loaded
     assert not loaded & set(EXTRAS.split())
+
+
+@pytest.mark.parametrize("package", ["konko_async.batch", "konko_async.testing"])
+def test_names_that_are_loaded_on_first_use_are_those_that_type_checkers_see(package):
+    module = importlib.import_module(package)
+    seen = {}
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(package):
+            inner = node.module.removeprefix(package).removeprefix(".")
+            seen |= {alias.name: inner or alias.name for alias in node.names}
+    assert seen == module._EXPORTS
+    assert set(module.__all__) == set(seen)
+    for name in seen:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018 - looking it up is the test

@@ -27,8 +27,9 @@ def check(path, cache):
 
 
 @pytest.mark.timeout(300)
-def test_the_api_as_a_user_sees_it(cache):
-    found, out = check(HERE / "typing" / "api.py", cache)
+@pytest.mark.parametrize("name", ["api.py", "blocking.py"])
+def test_the_api_as_a_user_sees_it(cache, name):
+    found, out = check(HERE / "typing" / name, cache)
     assert not found, out
     assert "Success" in out, out  # nor anything in the package, as seen from here
 

@@ -4,7 +4,9 @@
 
     KonkoError
     ├─ WorkerLostError            a row whose worker died again and again
-    └─ BatchError                 .report: what had been done, if the run had begun
+    ├─ AnswerError                .code: an answer without choices, or one that fail_on= names
+    └─ BatchError                 .report: what had been done, if the run had started
+       ├─ BatchStoppedError       .reason: no row can be answered now; run it again later
        ├─ BatchInputError         .problems: (line, what is wrong), the first hundred; .count
        ├─ BatchChangedError       the input, or how requests are made of it, is not what it was
        ├─ BatchOutputError        the output or its journal cannot be written, or is not ours
@@ -14,7 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from konko_async import KonkoError
 
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
     from konko_async.batch._report import BatchReport
 
 __all__ = [
+    "AnswerError",
     "BatchChangedError",
     "BatchError",
     "BatchInputError",
     "BatchLockedError",
     "BatchOutputError",
+    "BatchStoppedError",
     "WorkerLostError",
 ]
 
+# Problems in the message, which people read; ``problems`` has the first hundred, for programs.
 _SHOWN = 10
 
 
@@ -37,10 +42,32 @@ class BatchError(KonkoError):
     """A batch cannot begin, or cannot go on.
 
     Attributes:
-        report: what had been done until then; None if no row had been begun.
+        report: what had been done until then; None if no row had been sent.
     """
 
+    # Set by the run on the error's way out: where it is raised, nobody knows what has been done.
     report: BatchReport | None = None
+
+
+class BatchStoppedError(BatchError):
+    """The run was ended early, as no row can be answered now; the same call resumes it.
+
+    Rows that met the cause are not in the output: they are neither lost nor failed.
+
+    Attributes:
+        reason: ``out_of_credit``, ``authentication``, ``forbidden``, ``missing_model``,
+            ``not_found``, ``redirect``, ``connection`` (such as a bad certificate),
+            ``daily_limit`` or ``outage``.
+        retry_after: seconds after which the server will answer again, if it said so.
+    """
+
+    reason: str
+    retry_after: float | None
+
+    def __init__(self, message: str, *, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class BatchInputError(BatchError):
@@ -74,7 +101,7 @@ class BatchInputError(BatchError):
 
 
 class BatchChangedError(BatchError):
-    """The input, or how requests are made of it, is not what this output was begun with."""
+    """The input, or how requests are made of it, is not what this output was started with."""
 
 
 class BatchOutputError(BatchError):
@@ -83,6 +110,41 @@ class BatchOutputError(BatchError):
 
 class BatchLockedError(BatchError):
     """Another run is writing to the same output."""
+
+
+class AnswerError(KonkoError):
+    """A row's answer has no choices, or a flaw that ``fail_on=`` names.
+
+    Attributes:
+        code: ``no_choices``, ``error``, ``empty``, ``length``, ``content_filter`` or ``refusal``.
+        retryable: whether another try may bring a better answer.
+        body: the answer as the server sent it.
+        request_id: of the answer.
+        usage: what it used: it has to be paid for.
+    """
+
+    code: str
+    retryable: bool
+    body: Any
+    request_id: str | None
+    usage: Any
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retryable: bool = False,
+        body: Any = None,
+        request_id: str | None = None,
+        usage: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.body = body
+        self.request_id = request_id
+        self.usage = usage
 
 
 class WorkerLostError(KonkoError):

@@ -1,4 +1,4 @@
-"""The order in which rows are begun."""
+"""The order in which rows are processed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
     so that it needs no memory. Numbers that fall outside are put through again ("cycle walking";
     Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
     """
+    # Rounded up to an even number of bits, for two equal halves: the domain has at most four times
+    # ``count`` numbers, so that few tries fall outside.
     half = max((count - 1).bit_length() + 1, 2) // 2
     mask = (1 << half) - 1
+    # Odd, since a factor with low zero bits would shift bits of the other one out of the product.
     keys = [
         int.from_bytes(blake2b(b"%d %d" % (seed, number), digest_size=8).digest(), "big") | 1
         for number in range(_ROUNDS)

@@ -1,4 +1,4 @@
-"""What a row costs, from the model list's pricing text. What is not known is None, never 0."""
+"""Prices of models, also read from the model list; an unknown price is None, never 0."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Final
 import msgspec
 
 from konko_async import AsyncKonko, KonkoError, Model
+from konko_async.batch._output.answers import Used
 
 __all__ = ["Price", "Prices", "fetch_prices", "parse_price"]
 
+# A model list carries its prices as text for people (``public_endpoint_pricing``), not as numbers.
 _AMOUNT = re.compile(
     r"(?P<currency>[$€£]|usd|eur|gbp)?\s*(?P<amount>\d[\d,]*(?:\.\d+)?|\.\d+)\s*"
     r"(?P<code>usd|eur|gbp|dollars?)?\s*(?:/|per)\s*(?P<count>\d[\d,]*(?:\.\d+)?)?\s*"
@@ -31,7 +33,8 @@ class Price(msgspec.Struct, frozen=True):
     Attributes:
         prompt: for one token of the prompt; None where it is not known.
         completion: for one token of the answer; None where it is not known.
-        hour: for an hour of a machine, which cannot be laid on rows; None where there is none.
+        cached: for one token of the prompt that the server had in its cache; None: as ``prompt``.
+        hour: for an hour of a machine, which no row can be charged for; None where there is none.
         currency: such as ``USD``; None where the text names none.
     """
 
@@ -39,12 +42,20 @@ class Price(msgspec.Struct, frozen=True):
     completion: float | None = None
     hour: float | None = None
     currency: str | None = "USD"
+    cached: float | None = None
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+    def cost(
+        self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0
+    ) -> float | None:
         """Return what so many tokens cost; None if it is not known."""
+        # Embeddings have no completion tokens: a price for their prompts is all that they need.
         if self.prompt is None or (self.completion is None and completion_tokens):
             return None
-        return prompt_tokens * self.prompt + completion_tokens * (self.completion or 0.0)
+        # Servers count cached tokens among the prompt's, so they
+        # are taken off before they are priced.
+        cached = self.prompt if self.cached is None else self.cached
+        prompt = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
+        return prompt + completion_tokens * (self.completion or 0.0)
 
 
 def parse_price(text: str | None) -> Price | None:
@@ -67,12 +78,16 @@ def parse_price(text: str | None) -> Price | None:
         size = count * _SCALES[(match["scale"] or "").lower()]
         name = (match["currency"] or match["code"] or "").lower()
         currencies.add(_CURRENCIES.get(name, name.upper()) or None)
+        # "per 0 tokens" would divide by zero, and a number of some 300 digits is read as infinity.
         if size <= 0 or not math.isfinite(amount):
             return None
         for part in _parts(match["unit"].lower(), (match["kind"] or "").lower()):
+            # Two prices for the same tokens, such as tiers by length:
+            # the text does not say which one counts.
             if part in prices:
                 return None
             prices[part] = amount / size
+    # Words that are left over may be a condition ("above 128k"): then the price is not known.
     if not prices or len(currencies) > 1 or _AMOUNT.sub("", text).strip(" ,;+|and"):
         return None
     return Price(**prices, currency=currencies.pop())
@@ -90,7 +105,7 @@ class Prices:
     """The prices of models.
 
     Args:
-        by_model: by model id.
+        by_model: by model id; ``"*"`` is every other model's.
 
     Attributes:
         currency: of all of them; None if they differ or name none.
@@ -100,19 +115,36 @@ class Prices:
         self._by_model = dict(by_model or {})
         names = {price.currency for price in self._by_model.values()}
         self.currency = names.pop() if len(names) == 1 else None
+        # pop() has emptied the set if there was one currency; what
+        # is left means that there are several.
         self._mixed = bool(names)
 
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Return what so many tokens of a model cost; None if it is not known."""
-        price = self._by_model.get(model)
+    def cost(self, model: str, used: Used) -> float | None:
+        """Return what a row of a model costs; None if it is not known."""
+        price = self._by_model.get(model) or self._by_model.get("*")
         # Sums of different currencies would mean nothing.
         if price is None or self._mixed:
             return None
-        return price.cost(prompt_tokens, completion_tokens)
+        return price.cost(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+
+    def scaled(self, factor: float) -> Prices:
+        """Return these prices times a factor; those of machines per hour are left out."""
+        return Prices(
+            {
+                model: Price(
+                    None if price.prompt is None else price.prompt * factor,
+                    None if price.completion is None else price.completion * factor,
+                    currency=price.currency,
+                    cached=None if price.cached is None else price.cached * factor,
+                )
+                for model, price in self._by_model.items()
+            }
+        )
 
     def known(self, model: str) -> bool:
         """Whether a row of this model has a price."""
-        return self.cost(model, 1, 1) is not None
+        # One token each way, since cost() is None if either of the two prices is missing.
+        return self.cost(model, Used(1, 1)) is not None
 
     @classmethod
     def of(cls, models: list[Model]) -> Prices:
@@ -129,6 +161,8 @@ async def fetch_prices(client: AsyncKonko) -> Prices:
     """Read the server's model list; a server without one, or without prices, has none."""
     try:
         page = await client.models.list()
+    # Many servers have no model list. That must not keep a run from starting; with max_cost the run
+    # refuses unknown prices itself.
     except KonkoError:
         return Prices()
     return Prices.of(page.data)

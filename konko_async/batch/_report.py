@@ -1,4 +1,4 @@
-"""What a run has done."""
+"""The report that a run returns, and the estimate of a dry run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from konko_async.batch._progress import Progress, Sample
 
 __all__ = ["BatchReport", "Estimate", "StopReason"]
 
-StopReason = Literal["stopped", "cancelled", "limit", "max_cost", "max_tokens_total"]
-_INTERRUPTED = 130
+StopReason = Literal[
+    "stopped",
+    "cancelled",
+    "limit",
+    "max_cost",
+    "max_tokens_total",
+    "max_failures",
+    "ended",
+    "jobs_cancelled",
+]
+# 130 is what shells report for a command that was ended by Ctrl-C: 128 + SIGINT.
+_ENDED, _INTERRUPTED = 3, 130
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would take, as far as that can be told without a call.
+    """What a run would take, as far as that can be estimated without a call.
 
     Attributes:
         rows: to be sent; those that are done or invalid are not counted.
@@ -54,21 +64,31 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
         finished: rows finished by this run.
         retried: attempts after a first one, in this run.
         rate_limited: answers with 429, in this run.
-        prompt_tokens: of all rows in the output, as far as servers told.
-        completion_tokens: likewise.
+        prompt_tokens: of all rows in the output, as far as servers reported it.
+        completion_tokens: of all rows in the output, as far as servers reported it.
+        cached_tokens: of the prompts' tokens, those that servers had in their cache.
+        reasoning_tokens: of the answers' tokens, those that are not in their text.
+        empty: answers without text, of all rows in the output.
+        cut: answers that were cut at ``max_tokens``.
+        filtered: answers that a content filter cut or refused.
+        from_cache: answers that came from the answer cache, without a call and at no cost.
         cost: of all rows in the output whose price is known; None if none is.
         unpriced: rows in the output whose price is not known.
         currency: of the cost, such as ``USD``; None if unknown.
         elapsed: seconds that this run took.
         rows_per_second: of this run.
         stopped: why it ended before the last row: ``stopped`` or ``cancelled`` (by ``stop=``),
-            ``limit``, ``max_cost`` or ``max_tokens_total``; None if it did not.
+            ``limit``, ``max_cost``, ``max_tokens_total``, ``max_failures``, ``jobs_cancelled`` (the
+            jobs of the server, by ``ServerSide(cancel=True)``), or ``ended``: by an error that
+            all rows would meet; None if it did not.
         errors: how often each kind of error ended a row in this run.
         latency: of the calls of this run, without their wait for the local limits.
-        first_token: likewise, until the first token; of streams only.
+        first_token: time until the first token of streamed calls, without that wait.
         history: samples over the whole run.
         estimate: with ``dry_run``, what it would take; else None.
         repeated: rows given out again in this run, as the worker process that had them died.
+        endpoints: attempts of this run by endpoint, and how many of them failed, where the client
+            has several.
     """
 
     input: str
@@ -96,6 +116,13 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Sample, ...]
     estimate: Estimate | None = None
     repeated: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    empty: int = 0
+    cut: int = 0
+    filtered: int = 0
+    from_cache: int = 0
+    endpoints: dict[str, tuple[int, int]] = {}
 
     @classmethod
     def of(
@@ -109,37 +136,35 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     ) -> BatchReport:
         """Make the report of a run from its last progress."""
         seconds = progress.elapsed
+        # In a Progress, rows_per_second is that of the last 30 seconds;
+        # here it is that of the whole run.
+        shared = {
+            name: getattr(progress, name)
+            for name in cls.__struct_fields__
+            if name in progress.__struct_fields__ and name != "rows_per_second"
+        }
         return cls(
+            **shared,
             input=paths[0],
             output=paths[1],
-            rows=progress.rows,
-            done=progress.done,
-            failed=progress.failed,
-            invalid=progress.invalid,
             left=None if progress.rows is None else progress.rows - progress.done,
             resumed=resumed,
-            finished=progress.finished,
-            retried=progress.retried,
-            rate_limited=progress.rate_limited,
-            prompt_tokens=progress.prompt_tokens,
-            completion_tokens=progress.completion_tokens,
-            cost=progress.cost,
-            unpriced=progress.unpriced,
-            currency=progress.currency,
-            elapsed=seconds,
             rows_per_second=progress.finished / seconds if seconds > 0 else 0.0,
             stopped=stopped,
-            errors=progress.errors,
-            latency=progress.latency,
-            first_token=progress.first_token,
-            history=progress.history,
             estimate=estimate,
-            repeated=progress.repeated,
         )
 
     @property
+    def answered(self) -> int:
+        """Rows in the output whose answer says something."""
+        return self.done - self.failed - self.empty
+
+    @property
     def exit_code(self) -> int:
-        """0: all went well; 1: rows failed; 130: the run was interrupted."""
+        """0: all went well; 1: rows failed; 3: ended early; 130: interrupted by the user."""
+        # The other limits (of rows, cost, tokens) were set by the user: reaching one is no failure.
+        if self.stopped in {"ended", "max_failures"}:
+            return _ENDED
         if self.stopped in {"stopped", "cancelled"}:
             return _INTERRUPTED
         return 1 if self.failed else 0
@@ -149,6 +174,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
         found: dict[str, Any] = {}
         for name in self.__struct_fields__:
             value = getattr(self, name)
+            # A plain class, which to_builtins() refuses.
             if isinstance(value, Histogram):
                 value = value.summary()
             found[name] = msgspec.to_builtins(value)

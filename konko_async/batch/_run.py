@@ -1,61 +1,38 @@
-"""The run itself: rows in, calls, lines out."""
+"""Runs a batch: rows in, calls, lines out."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from konko_async import AsyncKonko, KonkoError, MapResult, MapResults
-from konko_async.batch._caller import Answer, Caller, ends_all
-from konko_async.batch._crew import Crew
-from konko_async.batch._errors import BatchError, BatchOutputError
-from konko_async.batch._feed import Feed
-from konko_async.batch._journal import Ledger
-from konko_async.batch._lines import error_code, failure_line
+import msgspec
+
+from konko_async import AsyncKonko, MapResult, MapResults, RetryPolicy, Timeout
+from konko_async.batch._calls.caller import AnsweredRow, CallSettings, RowCaller
+from konko_async.batch._calls.dispatch import Dispatcher
+from konko_async.batch._calls.open_files import connections_that_fit
+from konko_async.batch._errors import BatchError, BatchOutputError, BatchStoppedError
+from konko_async.batch._input.row_parser import Row
 from konko_async.batch._options import Options
+from konko_async.batch._output.record import RowSink, RunRecord
 from konko_async.batch._pricing import Prices
 from konko_async.batch._progress import Tracker
-from konko_async.batch._report import BatchReport, StopReason
-from konko_async.batch._rows import Row
+from konko_async.batch._report import BatchReport
+from konko_async.batch._row_feed import RowFeed
 from konko_async.batch._spending import Spending
+from konko_async.batch._steps.book import StepBook
+from konko_async.batch._steps.caller import StepCaller
+from konko_async.batch._steps.plan import StepPlan
+from konko_async.batch._workers.pool import WorkerPool
 
-__all__ = ["Run", "Sink"]
+__all__ = ["BatchRun"]
 
-_log = logging.getLogger("konko_async")
-
-
-class Sink(Protocol):
-    """Where rows go: a file with its journal, or a pipe."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """What is in it."""
-
-    def add(
-        self,
-        index: int,
-        line: bytes,
-        *,
-        failed: bool,
-        prompt_tokens: int = 0,
-        completion_tokens: int = 0,
-        cost: float | None = None,
-    ) -> None:
-        """Write a finished row; raises BatchOutputError."""
-
-    async def save_if_due(self, now: float) -> None:
-        """Make last what was written, now and then; raises BatchOutputError."""
-
-    async def settle(self) -> None:
-        """Wait for what is being written."""
-
-    def save(self) -> None:
-        """Make last all that was written; raises BatchOutputError."""
+_FIRST_TOKEN = 600.0  # seconds, as the openai package waits
 
 
-class Run:
+class BatchRun:
     """One run.
 
     Args:
@@ -66,31 +43,28 @@ class Run:
         rows: in the input; None if that is not known.
 
     Attributes:
-        feed: what hands out the rows.
+        feed: yields the rows to be sent.
     """
 
     def __init__(
         self,
         client: AsyncKonko,
         options: Options,
-        store: Sink,
+        store: RowSink,
         prices: Prices,
         *,
         rows: int | None,
     ) -> None:
-        ledger = store.ledger
         self._options = options
         self._store = store
-        self._prices = prices
-        self._resumed = ledger.done
-        self._tracker = Tracker(ledger, rows, prices.currency)
+        self._record = RunRecord(options, store, prices, rows=rows)
+        self._tracker = self._record.tracker
         self._spending = Spending(
-            ledger, prices, max_cost=options.max_cost, max_tokens=options.max_tokens_total
+            store.ledger, prices, max_cost=options.max_cost, max_tokens=options.max_tokens_total
         )
-        self.feed = Feed(options, self._spending)
-        self._client = client.with_options(observers=(*client.observers, self._tracker.observe))
-        self._stopped: StopReason | None = None
-        self._fatal: KonkoError | None = None
+        self.feed = RowFeed(options, self._spending)
+        self._client = _for_rows(client, self._tracker)
+        self._base_delay = (client.retry or RetryPolicy()).base_delay
 
     async def run(self, rows: AsyncIterator[Row]) -> BatchReport:
         """Run to the end, or as far as it goes.
@@ -98,96 +72,142 @@ class Run:
         Raises:
             BatchError: it cannot go on; ``.report`` says what was done.
         """
+        # A name of this run for its idempotency keys: a row that a later run does again is a new
+        # request, not a repetition for which the server may replay its answer.
         options = self._options
+        settings = CallSettings(secrets.token_hex(8), options.fail_on, options.typed)
+        if options.plan is not None:
+            return await self._run_steps(rows, RowCaller(self._client, settings), options.plan)
         if options.workers is None:
-            return await self._run(rows, Caller(self._client, max_outage=options.max_outage))
-        crew = Crew(
-            options.workers,
-            self._client,
-            max_outage=options.max_outage,
-            repeated=self._tracker.repeat,
+            return await self._run(rows, RowCaller(self._client, settings))
+        pool = WorkerPool(
+            options.workers, self._client, settings=settings, repeated=self._tracker.repeat
         )
-        async with crew:
-            return await self._run(rows, crew)
+        async with pool:
+            return await self._run(rows, pool)
+
+    async def _run_steps(
+        self, rows: AsyncIterator[Row], call: RowCaller, plan: StepPlan
+    ) -> BatchReport:
+        options, journal = self._options, getattr(self._store, "journal", None)
+        header = None if journal is None else journal.header
+        output = None if header is None else options.output
+        fingerprint = "" if header is None else header.fingerprint
+        book = StepBook(output, fingerprint, self._store.ledger, options.files)
+        left: int | None = None
+        try:
+            report = await self._run(rows, StepCaller(call, plan, book, options.typed))
+            left = report.left
+        finally:
+            book.close(remove=left == 0)
+        return report
+
+    def _dispatcher(self, call: Callable[[Row], Awaitable[Any]]) -> Dispatcher:
+        options = self._options
+        processes = 1 if options.workers is None else options.workers.count
+        wanted = options.max_concurrency
+        # The limit of open files holds for each process; workers
+        # share the calls evenly, rounded up.
+        width = min(wanted, processes * connections_that_fit(-(-wanted // processes)))
+        if width < wanted:
+            options.notice(
+                f"max_concurrency was cut from {wanted} to {width}: this process may open no more "
+                "files (see `ulimit -n`)"
+            )
+        return Dispatcher(
+            call,
+            width=width,
+            max_outage=options.max_outage,
+            max_attempts=options.max_attempts,
+            base_delay=self._base_delay,
+            # No row was ever answered: what the first rows meet
+            # may be a slip that all of them share.
+            fresh=self._store.ledger.done == self._store.ledger.failed,
+            notice=options.notice,
+            retried=self._tracker.retry,
+        )
 
     async def _run(
         self, rows: AsyncIterator[Row], call: Callable[[Row], Awaitable[Any]]
     ) -> BatchReport:
-        # An answer that has not been written counts as in flight: a crash would lose it.
-        at_once = self._options.max_concurrency
-        results = MapResults.over(call, rows, max_concurrency=at_once, window=at_once)
-        ticker = asyncio.create_task(self._tick(results))
+        calls = self._dispatcher(call)
+        # Beside the rows in flight there is room for those that wait for their next attempt.
+        at_once = self._options.max_concurrency + calls.spare
+        results = MapResults.over(calls, calls.paced(rows), max_concurrency=at_once, window=at_once)
+        # Set afterwards, as each of the two needs the other.
+        calls.on_end = results.stop
+        ticker = asyncio.create_task(self._tick(results, calls))
+        # Calls back at once if the stop was requested before the run began.
         unlisten = self._options.stop.listen(lambda level: self._on_stop(results, level))
         problem: BatchError | None = None
         try:
             async for result in results:
-                await self._take(results, result)
+                await self._take(result, calls)
+                if self._record.goes_wrong():
+                    results.stop()
         except BatchError as error:
             problem = error
         finally:
+            # A later stop must not reach results that are being closed.
             unlisten()
             ticker.cancel()
+            calls.close()
+            # Closing may fail or be cancelled: the last checkpoint is written all the same.
             try:
                 await results.aclose()
                 await asyncio.wait([ticker])
             finally:
-                problem = await self._finish() or problem
-            self._tell(0)
-        if problem is None and self._fatal is not None:
-            problem = _ended(self._fatal)
-        report = self._report()
+                # An output that cannot be written is reported before whatever else ended the run.
+                problem = await self._record.finish() or problem
+            self._record.tell(0)
+        problem = problem or calls.ended
+        if isinstance(problem, BatchStoppedError):
+            self._record.stopped = self._record.stopped or "ended"
+        # A pipe's number of rows is known only once its end was seen.
+        report = self._record.report(stopped=self.feed.stopped, rows=self.feed.rows)
         if problem is not None:
             problem.report = report
             raise problem
         return report
 
-    async def _take(self, results: MapResults[Any], result: MapResult[Any]) -> None:
+    async def _take(self, result: MapResult[Any], calls: Dispatcher) -> None:
         """Write what became of a row, unless its error is not its own."""
         row: Row = result.request
         error = result.error
-        if error is None:
-            # Made into a line here, not in the call's task: so its memory is used again at once.
-            found = result.completion
-            self._write(row, found if type(found) is Answer else Answer.of(row, found))
-        elif ends_all(error):
-            self._fatal = self._fatal or error
-            results.stop()
-        else:
-            self._store.add(row.index, failure_line(row, error), failed=True)
-            self._tracker.failed(error_code(error))
+        # A BatchError is that of the run: its row is not written, so that the next run does it.
+        if not isinstance(error, BatchError):
+            if error is None:
+                # Made into a line here, not in the call's task: its memory is used again at once.
+                found = result.completion
+                answer = found if type(found) is AnsweredRow else AnsweredRow.of(row, found)
+                self._record.write(row, answer)
+            else:
+                self._record.write_failure(row, error)
+            if self._record.observed:
+                await self._record.tell_rows()
+            # Only now is the row's slot free: a slow disk holds the calls
+            # back, instead of piling up answers.
+            calls.written()
+        # After the write: what the row used is in the ledger,
+        # so that it is never counted as unspent.
         if self._spending.active:
             self._spending.settle(row)
         await self._store.save_if_due(asyncio.get_running_loop().time())
 
-    def _write(self, row: Row, answer: Answer) -> None:
-        cost = None
-        if answer.told:
-            cost = self._prices.cost(
-                row.body["model"], answer.prompt_tokens, answer.completion_tokens
-            )
-        self._store.add(
-            row.index,
-            answer.line,
-            failed=False,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cost=cost,
-        )
-
     def _on_stop(self, results: MapResults[Any], level: int) -> None:
         self._tracker.stopping = True
         if level > 1:
-            self._stopped = "cancelled"
+            self._record.stopped = "cancelled"
             results.cancel()
         else:
-            self._stopped = "stopped"
+            self._record.stopped = "stopped"
             results.stop()
 
-    async def _tick(self, results: MapResults[Any]) -> None:
-        """Tell of the progress, and checkpoint what waits while no row ends."""
+    async def _tick(self, results: MapResults[Any], calls: Dispatcher) -> None:
+        """Report the progress, and checkpoint what waits while no row ends."""
         options, loop = self._options, asyncio.get_running_loop()
         while True:
-            self._tell(results.in_flight)
+            self._record.tell(calls.in_flight)
             await asyncio.sleep(options.progress_interval)
             try:
                 await self._store.save_if_due(loop.time())
@@ -195,43 +215,26 @@ class Run:
                 results.cancel()  # answers could not be kept: none is waited for
                 return
 
-    def _tell(self, in_flight: int) -> None:
-        tracker, tell = self._tracker, self._options.on_progress
-        tracker.in_flight = in_flight
-        if tell is None:
-            tracker.sample()
-            return
-        try:
-            tell(tracker.progress())
-        except Exception:  # noqa: BLE001 - who watches must not break the run
-            _log.exception("on_progress failed")
 
-    async def _finish(self) -> BatchError | None:
-        """Write the last checkpoint; returns why that cannot be done."""
-        await self._store.settle()
-        try:
-            self._store.save()
-        except BatchOutputError as error:
-            return error
-        return None
+def _for_rows(client: AsyncKonko, tracker: Tracker) -> AsyncKonko:
+    """Return a copy of the client that makes one attempt at a time.
 
-    def _report(self) -> BatchReport:
-        self._tracker.rows = self._tracker.rows or self.feed.rows
-        return BatchReport.of(
-            self._tracker.progress(),
-            paths=(self._options.input, self._options.output),
-            resumed=self._resumed,
-            stopped=self._stopped or self.feed.stopped,
-        )
-
-
-def _ended(error: KonkoError) -> BatchError:
-    if isinstance(error, BatchError):
-        return error
-    problem = BatchError(
-        f"the run was ended, as all rows would fail: {error.message} "
-        "(rows that met this error are not in the output; the next run does them)"
+    A run has its own discipline for all of its rows: retries with a budget, and a circuit breaker,
+    which are made for interactive calls, would fail rows that have time.
+    """
+    retry = client.retry
+    if not client.fallback_models:  # they come after all attempts at the first, or its circuit
+        client = client.with_options(circuit_breaker=None)
+        # With several endpoints the further attempts go elsewhere, at once.
+        if retry is not None and len(client.endpoints) < 2:  # noqa: PLR2004 - there is another
+            retry = msgspec.structs.replace(retry, max_attempts=1)
+    if retry is not None:
+        retry = msgspec.structs.replace(retry, budget_ratio=None)
+    timeout = client.timeout
+    # A value that the user has set stays.
+    if timeout.first_token == Timeout().first_token:
+        # Whole answers come with their first token: those of slow models take minutes.
+        timeout = msgspec.structs.replace(timeout, first_token=_FIRST_TOKEN)
+    return client.with_options(
+        observers=(*client.observers, tracker.observe), retry=retry, timeout=timeout
     )
-    problem.attempts = error.attempts
-    problem.__cause__ = error
-    return problem

@@ -1,15 +1,16 @@
-"""Limits on what a batch may use in all: rows wait or are left where they might be passed."""
+"""Enforces max_cost and max_tokens_total: rows that might exceed them wait, or are not sent."""
 
 from __future__ import annotations
 
 import asyncio
 
-from konko_async.batch._check import token_guess
 from konko_async.batch._errors import BatchError
-from konko_async.batch._journal import Ledger
+from konko_async.batch._input.row_parser import Row
+from konko_async.batch._input.validate import token_guess
+from konko_async.batch._output.answers import Used
+from konko_async.batch._output.ledger import Ledger
 from konko_async.batch._pricing import Prices
 from konko_async.batch._report import StopReason
-from konko_async.batch._rows import Row
 
 __all__ = ["Spending"]
 
@@ -22,11 +23,19 @@ class Spending:
         prices: of the models.
         max_cost: in the prices' currency, over all runs of this output; None: no limit.
         max_tokens: prompts and answers, over all runs of this output; None: no limit.
+        waits: whether a row that might pass a limit waits for others to end. Default True.
     """
 
     def __init__(
-        self, ledger: Ledger, prices: Prices, *, max_cost: float | None, max_tokens: int | None
+        self,
+        ledger: Ledger,
+        prices: Prices,
+        *,
+        max_cost: float | None,
+        max_tokens: int | None,
+        waits: bool = True,
     ) -> None:
+        self._waits = waits
         self._ledger = ledger
         self._prices = prices
         self._max_cost = max_cost
@@ -46,24 +55,38 @@ class Spending:
         Raises:
             BatchError: it has no known price, and there is a limit of cost.
         """
-        prompt, answer = token_guess(row.body)
-        tokens, cost = prompt + answer, 0.0
-        if self._max_cost is not None:
-            found = self._prices.cost(row.body["model"], prompt, answer)
-            if found is None:
-                raise unpriced([row.body["model"]])
-            cost = found
+        tokens, cost = self._guess(row)
         while True:
             passed = self._passed(tokens, cost)
             if passed is None:
-                self._reserved[row.index] = (tokens, cost)
-                self._tokens += tokens
-                self._cost += cost
+                self._add(row, tokens, cost)
                 return None
-            if not self._reserved:
+            # Nothing is in flight that could give anything back: waiting would never end.
+            if not self._reserved or not self._waits:
                 return passed
+            # One future is enough: the feed reserves for one row at a time.
             self._freed = asyncio.get_running_loop().create_future()
             await self._freed
+
+    def take(self, row: Row) -> None:
+        """Reserve for a row that was sent before this run; raises BatchError as :meth:`reserve`."""
+        self._add(row, *self._guess(row))
+
+    def _guess(self, row: Row) -> tuple[int, float]:
+        prompt, answer = token_guess(row.body)
+        if self._max_cost is None:
+            return prompt + answer, 0.0
+        found = self._prices.cost(row.body["model"], Used(prompt, answer))
+        # Models of a file were checked before; from pipe to pipe
+        # this is the first sight of the row.
+        if found is None:
+            raise unpriced([row.body["model"]])
+        return prompt + answer, found
+
+    def _add(self, row: Row, tokens: int, cost: float) -> None:
+        self._reserved[row.index] = (tokens, cost)
+        self._tokens += tokens
+        self._cost += cost
 
     def _passed(self, tokens: int, cost: float) -> StopReason | None:
         ledger = self._ledger

@@ -1,4 +1,4 @@
-"""A handle by which a run is ended before its end."""
+"""A handle by which a run is stopped early."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """Ends a batch gracefully: ask once and no new row begins, ask twice and all are given back.
+    """Ends a batch gracefully: at the first request no new row begins, at the second all end.
 
-    Rows that are given back are not in the output; the next run does them. Call it in the loop's
-    thread, for example from a signal handler of the loop::
+    Rows in flight that the second request cancels are not in the output; the next run does them.
+    Call it in the loop's thread, for example from a signal handler of the loop::
 
         stop = Stop()
         loop.add_signal_handler(signal.SIGINT, stop.request)
         report = await run_batch(client, "in.jsonl", "out.jsonl", stop=stop)
 
     Attributes:
-        level: how often it was asked: 0 go on, 1 begin nothing new, 2 cancel what is in flight.
+        level: requests so far: 0 go on, 1 begin no new row, 2 cancel what is in flight.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,13 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether it was asked at all."""
+        """Whether a stop was requested."""
         return self.level > 0
 
     def request(self) -> None:
-        """Ask; a third time and more change nothing."""
+        """Request a stop; a third request and later ones change nothing."""
         self.level = min(self.level + 1, 2)
+        # A copy, since a listener may end its own listening while it is called.
         for listener in tuple(self._listeners):
             listener(self.level)
 

@@ -1,4 +1,4 @@
-"""When requests are to be sent, at a rate."""
+"""Arrival times of requests that are sent at a rate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def arrivals(
 
     The gaps are drawn from a gamma distribution of shape ``burstiness`` and mean ``1 / rate``, and
     then, where the number is known, stretched so that the last request is due at ``number / rate``:
-    so does vLLM (``vllm/benchmarks/serve.py``, ``get_request``), that the load be the same for
-    every seed.
+    vLLM does the same (``vllm/benchmarks/serve.py``, ``get_request``), so that the load is the
+    same for every seed.
 
     Args:
         rate: requests a second.
@@ -30,6 +30,8 @@ def arrivals(
         return
     times = _running_sum(rate, burstiness, random.Random(seed))  # noqa: S311 - no secret
     found = [next(times) for _ in range(number)]
+    # A random draw misses the rate by some per cent; the stretch makes runs comparable.
+    # The guard: with a burstiness near 0 all gaps may underflow to 0.
     stretch = number / rate / found[-1] if found and found[-1] > 0 else 1.0
     yield from (time * stretch for time in found)
 
@@ -37,6 +39,7 @@ def arrivals(
 def _running_sum(rate: float, burstiness: float, source: random.Random) -> Iterator[float]:
     due = 0.0
     while True:
+        # The limit of the gamma distribution, which gammavariate() cannot draw from.
         if burstiness == math.inf:
             due += 1 / rate
         else:

@@ -1,4 +1,4 @@
-"""One request: sent, timed, written down."""
+"""Sends one request of a benchmark and times it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from konko_async.bench._plan import Plan
 from konko_async.bench._prompts import Prompt
 from konko_async.bench._record import RequestRecord
 
-__all__ = ["Caller"]
+__all__ = ["BenchCaller"]
 
-_CONNECT = 60.0
-_MESSAGE = 300
+# Connecting may be slow under load, and that is part of what is measured: a client's usual 5 s
+# would turn it into errors.
+_CONNECT = 60.0  # seconds
+_MESSAGE = 300  # characters of an error that a record keeps: there may be a million records
 _EMPTY = b'""'
-_REJECTED = frozenset({429, 503, 529})
+_REJECTED = frozenset({429, 503, 529})  # after these a client backs off; 529: overloaded
 _NOTHING = "the answer brought no token"
 
 
-class Caller:
-    """Sends requests as a benchmark must: no retry, no limit, no breaker, one deadline.
+class BenchCaller:
+    """Sends requests without retries, limits or circuit breaker, and with one deadline.
 
     Args:
         client: whose connections and key are used.
         plan: how to ask.
-        clock: seconds; what every time is taken from.
+        clock: in seconds; the source of all times.
 
     Attributes:
         chunks: that have arrived so far.
@@ -45,10 +47,13 @@ class Caller:
     """
 
     def __init__(self, client: AsyncKonko, plan: Plan, clock: Callable[[], float]) -> None:
+        # No limit but the total: a late first token or a stall is a result to be reported, not an
+        # error to be raised.
         timeout = Timeout(connect=_CONNECT, first_token=None, idle=None, total=plan.timeout)
         self._client = client.with_options(
             timeout=timeout,
             retry=None,
+            # Not learned either: limits that the server announces would slow the load down.
             rate_limit=RateLimit(learn=False),
             fallback_models=(),
             hedge_after=None,
@@ -65,8 +70,8 @@ class Caller:
         """Send one request and read its answer.
 
         Args:
-            prompt: what to ask.
-            zero: when the run began, by the clock.
+            prompt: the prompt to send.
+            zero: start of the run, by the clock.
             intended: when it was due, in seconds after that.
 
         Raises:
@@ -76,6 +81,7 @@ class Caller:
         times = array("d")
         usage: Usage | None = None
         kind = message = None
+        # After the request was built, before it is sent: what a user would wait for.
         started = clock()
         try:
             if plan.stream:
@@ -83,7 +89,10 @@ class Caller:
             else:
                 usage = await self._whole(prompt, times, started)
             if not times:
+                # As in vLLM. It would have no latency, and would raise the throughput of requests.
                 kind, message = "NoToken", _NOTHING
+        # A KonkoError too, but no finding about the server: every further request would fail in the
+        # same way.
         except ConfigurationError:
             raise
         except KonkoError as error:
@@ -105,6 +114,7 @@ class Caller:
         clock = self._clock
         async with self._client.chat.completions.stream(**self._ask(prompt)) as stream:
             while (batch := await stream.read()) is not None:
+                # One time for all that arrived together: they were readable at the same moment.
                 now = clock() - started
                 number = _tokens_brought(batch)
                 if not number:
@@ -135,7 +145,7 @@ class Caller:
         if isinstance(error, APIStatusError):
             kind = f"{kind} {error.status_code}"
             if error.status_code in _REJECTED:
-                # A client pauses after these, also one without limits. Another copy knows of none.
+                # A client cools down after these, even one without limits; a fresh copy does not.
                 self._client = self._client.with_options(rate_limit=RateLimit(learn=False))
         return kind, " ".join(error.message.split())[:_MESSAGE]
 
@@ -143,6 +153,7 @@ class Caller:
 def _params(plan: Plan) -> dict[str, Any]:
     params = dict(plan.params)
     if plan.ignore_eos:
+        # The caller's fields come last, so that they win.
         params["extra_body"] = {"ignore_eos": True, **(params.get("extra_body") or {})}
     if plan.stream and plan.ask_usage:
         params.setdefault("stream_options", {"include_usage": True})
@@ -155,11 +166,14 @@ def _output_tokens(usage: Usage | None, chunks: int) -> int:
 
 def _tokens_brought(batch: ChunkBatch[ChatCompletionChunk]) -> int:
     """Count the chunks that bring a token."""
+    # Chunks of one shape differ in their text only, and need not be decoded to be counted.
     shape = batch.shape
     if shape is None:
         return sum(map(_brings_token, batch.chunks()))
     if shape.choices[0].delta.role is None:
         return len(batch)
+    # With a role in the template, an empty text is the opening chunk (see _brings_token); strings
+    # are the texts as raw JSON.
     return sum(string != _EMPTY for string in batch.strings)
 
 

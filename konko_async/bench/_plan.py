@@ -1,4 +1,4 @@
-"""What is to be measured: a frozen value, checked when it is made."""
+"""The load of a benchmark: a frozen value, validated when it is made."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _WHOLE = 100.0
 def _check(
     name: str, value: object, *, low: float, integer: bool = False, above: bool = True
 ) -> None:
-    """Refuse what is no number, below ``low``, or (``above``, of no integer) equal to it."""
+    """Refuse what is not a number, is below ``low``, or (floats with ``above``) equals it."""
     if value is None:
         return
     kinds = (int,) if integer else (int, float)
+    # NaN fails the comparison, whichever bound is given; bool is an int in Python.
     good = isinstance(value, kinds) and not isinstance(value, bool) and low <= value < math.inf
     if not good or (above and not integer and value == low):
         kind = "an integer of at least" if integer else "a number above" if above else "at least"
@@ -29,7 +30,7 @@ def _check(
 
 
 class Slo(msgspec.Struct, frozen=True, kw_only=True):
-    """Objectives that a request has to meet to count for the goodput; None asks for nothing.
+    """Latency objectives that a request must meet to count as goodput; None: no objective.
 
     Attributes:
         ttft: seconds to the first token, at most.
@@ -50,7 +51,7 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is asked for."""
+        """Whether there is no objective."""
         return self.ttft is None and self.tpot is None and self.e2el is None
 
 
@@ -60,8 +61,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: the model's id.
         requests: how many to send; None: until ``duration`` is over.
-        duration: seconds in which requests are begun; those in flight are then waited for. With
-            both, what comes first ends it.
+        duration: seconds during which requests are sent; those in flight then finish. With both,
+            whichever is reached first ends the run.
         concurrency: requests in flight at once, at most. Without a rate, a new one is sent as
             soon as one has ended; None is then as many as there are requests.
         request_rate: requests a second, whatever the server does. Default ``inf``: no rate.
@@ -70,13 +71,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         seed: of the arrivals.
         warmup: requests that are sent before, and not counted. Default 0.
         stream: whether answers are streamed; without it there is no first token to measure.
-        ask_usage: whether the server is asked for its count of tokens
-            (``stream_options.include_usage``); some older ones refuse it.
-        output_tokens: the longest answer, as ``max_tokens``, where a prompt names none.
+        ask_usage: whether to request token counts from the server
+            (``stream_options.include_usage``); some older servers refuse it.
+        output_tokens: maximum output tokens, where a prompt sets none.
         ignore_eos: ask for exactly so many tokens, by vLLM's ``ignore_eos`` in the body.
         params: further parameters of the calls, such as ``temperature`` or ``extra_body``.
         timeout: seconds for one request, after which it has failed; None: no end. Default 600.
-        percentiles: which ones are told. Default 90, 95, 99.
+        percentiles: which ones to report. Default 90, 95, 99.
         slo: objectives of the goodput.
 
     Raises:
@@ -106,6 +107,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         _check("Plan: warmup", self.warmup, low=0, integer=True)
         for name in ("duration", "timeout"):
             _check(f"Plan: {name}", getattr(self, name), low=0)
+        # inf is a value of both: no rate, and gaps all alike.
         for name in ("request_rate", "burstiness"):
             if getattr(self, name) != math.inf:
                 _check(f"Plan: {name}", getattr(self, name), low=0)

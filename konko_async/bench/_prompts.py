@@ -1,4 +1,4 @@
-"""What is asked: random text of a given length, or the lines of a file."""
+"""Prompts of a benchmark: random text of a given length, or the lines of a file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _WORDS: Final = _TEXT.split()
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One thing to ask.
+    """One prompt of a benchmark.
 
     Attributes:
         messages: the conversation.
-        input_tokens: how long it is meant to be; None: unknown until the server tells.
-        output_tokens: the longest answer; None: as the plan says.
+        input_tokens: how long it is meant to be; None: unknown until the server reports it.
+        output_tokens: maximum output tokens; None: those of the plan.
     """
 
     messages: list[Any]
@@ -66,6 +66,7 @@ class RandomPrompts(Iterator[Prompt]):
         return self
 
     def __next__(self) -> Prompt:
+        # What the server adds itself (its chat template) is part of the length.
         words = max(round((self.input_tokens - self.overhead) / self.tokens_per_word), 1)
         return Prompt(_words(self._source, words), self.input_tokens)
 
@@ -80,30 +81,33 @@ async def calibrated(
 ) -> tuple[RandomPrompts, bool]:
     """Make random prompts of so many tokens, as the server's own tokenizer counts.
 
-    Two short calls tell how many tokens a word has, and how many are added to each prompt.
+    Two short calls measure the tokens of a word, and those that the server adds to a prompt.
 
     Args:
-        client: whom to ask.
+        client: whose server is measured.
         model: its model's id.
         input_tokens: of each prompt.
         seed: of the words.
 
     Returns:
-        The prompts, and whether the server told; if not, a word is taken for a token.
+        The prompts, and whether the server reported tokens; if not, a word counts as one.
 
     Raises:
         KonkoError: a call failed.
     """
     counted: list[int] = []
     for text in (_TEXT, f"{_TEXT} {_TEXT}"):  # each word as often: as in the mean of all prompts
+        # One output token: only the count of the prompt's tokens is wanted.
         answer = await client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": text}], max_tokens=1
         )
         if answer.usage is None or answer.usage.prompt_tokens <= 0:
             return RandomPrompts(input_tokens, seed=seed), False
         counted.append(answer.usage.prompt_tokens)
+    # Two lengths give a line: its slope is tokens per word, its intercept what the server adds.
     once, twice = counted
     per_word = (twice - once) / len(_WORDS)
+    # A server that reports the same count for both lengths does not count at all.
     if per_word <= 0:
         return RandomPrompts(input_tokens, seed=seed), False
     overhead = max(2.0 * once - twice, 0.0)
@@ -117,12 +121,13 @@ def read_dataset(path: str | Path) -> list[Prompt]:
     """Read prompts from JSON lines.
 
     A line is an object with ``prompt``, a text, or ``messages``, a conversation; and with
-    ``output_tokens``, the longest answer, if it wants to (vLLM's custom dataset).
+    optionally ``output_tokens``, the maximum output tokens (vLLM's custom dataset).
 
     Raises:
         ConfigurationError: the file cannot be read, has no line, or one that is not of that form.
     """
     try:
+        # Bytes: str.splitlines() also splits at U+2028 and others, which JSON strings may hold.
         lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         raise ConfigurationError(f"the dataset {path} cannot be read: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""What one request was like."""
+"""The record of one request: its times, its tokens, and how it ended."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     started: float
     ended: float
+    # An array rather than a list: a quarter of the memory for each chunk of a long run.
     times: array[float]
     intended: float | None = None
     streamed: bool = True
@@ -40,7 +41,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it brought an answer."""
+        """Whether the request was answered."""
         return self.error is None
 
     @property
@@ -58,6 +59,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Time per output token, the first one excluded; None for less than two tokens."""
         if not self.streamed or self.output_tokens <= 1:
             return None
+        # By tokens, not by chunks: one chunk may bring several.
         return (self.times[-1] - self.times[0]) / (self.output_tokens - 1)
 
     @property

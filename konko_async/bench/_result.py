@@ -1,4 +1,4 @@
-"""What was measured, under the names that vLLM gives to it."""
+"""The result of a benchmark run, under the names that vLLM gives to its figures."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
         max_concurrent_requests: requests that were in flight in any part of one second, at most.
         peak_in_flight: requests in flight at one moment, at most.
         ttft: time to first token; None if no answer was streamed.
-        tpot: time per output token, without the first; None likewise.
-        itl: inter-token latency; None likewise.
+        tpot: time per output token, without the first; None if no answer was streamed.
+        itl: inter-token latency; None if no answer was streamed.
         e2el: end-to-end latency; None if nothing was completed.
         queued: from when a request was due to when it was sent; None without a request rate.
         e2el_queued: end-to-end latency from when a request was due: what a user would have
@@ -88,7 +88,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> list[str]:
-        """What makes these figures doubtful, in words."""
+        """Reasons to doubt these figures, one sentence each."""
         return list(_warnings(self))
 
     def to_dict(self, *, detailed: bool = False) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def result_of(
     good = [record for record in records if record.ok]
     inputs = sum(record.input_tokens or 0 for record in good)
     outputs = sum(record.output_tokens for record in good)
-    seconds = duration if duration > 0 else math.inf
+    seconds = duration if duration > 0 else math.inf  # a run without requests has no throughput
     kinds = [(record.error, record.message or "") for record in records if record.error]
     busiest, most = _busiest(good)
     return BenchResult(
@@ -137,7 +137,7 @@ def result_of(
         cancelled=cancelled,
         interrupted=interrupted,
         errors=dict(Counter(kind for kind, _ in kinds)),
-        messages=dict(reversed(kinds)),
+        messages=dict(reversed(kinds)),  # reversed: the first message of each kind stays
         input_tokens=inputs,
         output_tokens=outputs,
         token_source=_source(good),
@@ -161,6 +161,7 @@ def _summaries(plan: Plan, good: Sequence[RequestRecord]) -> dict[str, Summary |
     return {
         "ttft": of(record.ttft for record in good),
         "tpot": of(record.tpot for record in good),
+        # Over all gaps of all answers, as vLLM does, so a long answer weighs more than a short one.
         "itl": of(gap for record in good for gap in record.itl),
         "e2el": of(record.e2el for record in good),
         "queued": of(record.queued for record in good) if plan.paced else None,
@@ -189,9 +190,10 @@ def token_times(records: Iterable[RequestRecord]) -> Iterator[float]:
 
 
 def _busiest(good: Sequence[RequestRecord]) -> tuple[int, int]:
-    """The most chunks in a second, and requests in flight; seconds count from the first request."""
+    """Return the most chunks, and the most requests in flight, in one second of the run."""
     if not good:
         return 0, 0
+    # Whole seconds from the first departure, as vLLM counts them (calculate_metrics).
     zero = min(record.started for record in good)
     chunks = Counter(int(when - zero) for when in token_times(good))
     flights: Counter[int] = Counter()
@@ -206,6 +208,7 @@ def _traffic(result: BenchResult) -> dict[str, Any]:
     plan = result.plan
     return {
         "date": time.strftime("%Y%m%d-%H%M%S", time.localtime(result.started_at)),
+        # The names and values of vLLM's result files, so that what reads those reads ours.
         "backend": "openai-chat",
         "model_id": plan.model,
         "num_prompts": plan.requests,
@@ -259,6 +262,8 @@ def _latencies(result: BenchResult) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, attribute in _NAMES.items():
         summary: Summary | None = getattr(result, attribute)
+        # Without a rate no request was ever due, so there is nothing of which null could be the
+        # value.
         if attribute.endswith("queued") and not result.plan.paced:
             continue
         for part in ("mean", "median", "std"):
@@ -271,7 +276,7 @@ def _latencies(result: BenchResult) -> dict[str, Any]:
 
 
 def _beyond(result: BenchResult) -> dict[str, Any]:
-    """What vLLM has no name for."""
+    """Return the figures that vLLM does not report."""
     plan, client = result.plan, result.client
     per_chunk = client.cpu_per_chunk
     return {
@@ -306,9 +311,10 @@ def _warnings(result: BenchResult) -> Iterator[str]:
         )
     if plan.paced and result.queued is not None and result.duration > 0:
         sent = len(result.records) / result.duration
+        # With a cap on concurrency, waiting here is what was asked for.
         if plan.concurrency is None and result.queued.median > 1 / plan.request_rate:
             yield f"requests left late: this client reached {sent:.3g} requests/s"
     if result.interrupted:
         yield f"stopped early; {result.cancelled} requests in flight were cancelled"
     if result.completed and result.token_source in {"chunks", "both"}:
-        yield "the server told no usage for some answers: their output tokens are chunks"
+        yield "the server reported no usage for some answers: their chunks are counted as tokens"

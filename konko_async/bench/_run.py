@@ -1,4 +1,4 @@
-"""Sending a load: one after the other in so many lanes, or at a rate."""
+"""Sends the requests of a load: back to back with some concurrency, or at a rate."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ import msgspec
 
 from konko_async import AsyncKonko, ConfigurationError
 from konko_async.bench._arrivals import arrivals
-from konko_async.bench._call import Caller
+from konko_async.bench._call import BenchCaller
 from konko_async.bench._plan import Plan
 from konko_async.bench._prompts import Prompt, RandomPrompts
 from konko_async.bench._record import RequestRecord
 from konko_async.bench._result import BenchResult, result_of
-from konko_async.bench._watch import Watch
+from konko_async.bench._watch import ProcessWatch
 
 __all__ = ["BenchProgress", "run_bench"]
 
-_RECENT: Final = 256  # answers whose first token is told of while it runs
-_INPUT_TOKENS: Final = 256
+# Latest answers whose median time to first token the progress shows: enough not to jump about.
+_RECENT: Final = 256
+_INPUT_TOKENS: Final = 256  # of a random prompt, where the caller brings none
 
 
 class BenchProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is going.
+    """The state of a run, for a display of its progress.
 
     Attributes:
         warming_up: whether these requests are not counted yet.
@@ -73,7 +74,7 @@ async def run_bench(
         prompts: what to ask; it must not end before the requests do. Default: random words, 256.
         on_progress: given the state now and then.
         progress_interval: seconds between two states. Default 0.5.
-        stop: when set, what is in flight is cancelled, and the result has what there was.
+        stop: when set, requests in flight are cancelled, and the result covers those before.
         clock: seconds; a test may give the loop's.
 
     Returns:
@@ -83,13 +84,15 @@ async def run_bench(
         ConfigurationError: a request could not be sent at all.
     """
     source = RandomPrompts(_INPUT_TOKENS, seed=plan.seed) if prompts is None else prompts
-    run = _Run(Caller(client, plan, clock), plan, source, clock)
+    run = _BenchRun(BenchCaller(client, plan, clock), plan, source, clock)
 
     def tell() -> None:
         if on_progress is not None:
             on_progress(run.progress())
 
-    watch = Watch(clock, tell, progress_interval)
+    # Set and started here for a run that is stopped while it warms up, and again after that: what
+    # the warm-up cost is not counted.
+    watch = ProcessWatch(clock, tell, progress_interval)
     began_at = time.time()
     watch.start()
     async with _beside(watch.run()), _stoppable(run, stop):
@@ -98,6 +101,7 @@ async def run_bench(
         watch.start()
         run.start()
         await run.drive()
+    # Before anything is summarised: that would count as CPU of the measurement.
     cost = watch.stop(run.chunks)
     tell()
     return result_of(
@@ -121,17 +125,19 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        # Not `await task`: its CancelledError could not be told from one that cancels us.
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()  # raises what the user's on_progress raised
 
 
 @contextlib.asynccontextmanager
-async def _stoppable(run: _Run, stop: asyncio.Event | None) -> AsyncIterator[None]:
+async def _stoppable(run: _BenchRun, stop: asyncio.Event | None) -> AsyncIterator[None]:
     """Leave the block when the event is set."""
     owner = asyncio.current_task()
     assert owner is not None  # noqa: S101 - this is a coroutine
 
+    # Cancels the task that drives the run, as that is what ends the requests in flight.
     async def wait() -> None:
         assert stop is not None  # noqa: S101 - else nobody waits
         await stop.wait()
@@ -145,7 +151,7 @@ async def _stoppable(run: _Run, stop: asyncio.Event | None) -> AsyncIterator[Non
         async with _beside(wait()):
             yield
     except asyncio.CancelledError:
-        # Ours, unless somebody else wants an end as well.
+        # Our own cancel() is taken back; one by somebody else on top of it goes on.
         if not run.stopped or owner.uncancel():
             raise
     else:
@@ -153,11 +159,11 @@ async def _stoppable(run: _Run, stop: asyncio.Event | None) -> AsyncIterator[Non
             owner.uncancel()
 
 
-class _Run:
-    """The requests of one run, and what became of them."""
+class _BenchRun:
+    """The state of one run: its requests, and their results."""
 
     def __init__(
-        self, caller: Caller, plan: Plan, prompts: Iterator[Prompt], clock: Callable[[], float]
+        self, caller: BenchCaller, plan: Plan, prompts: Iterator[Prompt], clock: Callable[[], float]
     ) -> None:
         self._caller, self._plan, self._prompts, self._clock = caller, plan, prompts, clock
         self._recent: deque[float] = deque(maxlen=_RECENT)
@@ -215,6 +221,7 @@ class _Run:
             await self._lanes(plan.concurrency or plan.requests or 1)
 
     async def _lanes(self, number: int) -> None:
+        # Not more tasks than requests: a concurrency of 10,000 for ten requests makes ten.
         number = min(number, number if self._left is None else self._left)
         async with _group() as group:
             for _ in range(number):
@@ -225,7 +232,7 @@ class _Run:
             if not self._warming_up and self._over(self._now()):
                 return
             if self._left is not None:
-                self._left -= 1
+                self._left -= 1  # before the await, so that no two lanes take the last one
             await self._one(next(self._prompts), None)
 
     async def _at_rate(self) -> None:
@@ -234,12 +241,16 @@ class _Run:
         times = arrivals(plan.request_rate, plan.burstiness, number=plan.requests, seed=plan.seed)
         async with _group() as group:
             for due in times:
+                # By the schedule, not by the clock: how late this client is must not change the
+                # number of requests.
                 if self._over(due):
                     return
-                # Made before, so that making it delays nothing.
+                # Made before the wait, so that drawing its words delays no departure.
                 prompt = next(self._prompts)
                 if (delay := due - self._now()) > 0:
                     await asyncio.sleep(delay)
+                # Waits for a slot in a task of its own. Waiting here would delay the later
+                # arrivals, too, and hide a slow server (coordinated omission).
                 group.create_task(self._when_free(places, prompt, due))
 
     async def _when_free(
@@ -249,6 +260,7 @@ class _Run:
             await self._one(prompt, due)
 
     async def _one(self, prompt: Prompt, due: float | None) -> None:
+        # Counted by hand: the client's own figures would include calls of other users.
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
@@ -293,6 +305,7 @@ async def _group() -> AsyncIterator[asyncio.TaskGroup]:
     except* ConfigurationError as found:
         wrong = next(_leaves(found))
     if wrong is not None:
+        # Outside of except*, which would put it into a group again.
         raise wrong
 
 

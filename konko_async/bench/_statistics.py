@@ -1,29 +1,29 @@
-"""Means and percentiles, as numpy defines them, without numpy."""
+"""Means and percentiles as numpy defines them, from the standard library."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 __all__ = ["Summary", "percentile", "summarize"]
 
-_MEDIAN = 50.0
 _WHOLE = 100.0
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What is told of a set of measurements; in their unit.
+    """Summary statistics of a set of measurements, in their unit.
 
     Attributes:
-        count: how many there were, 1 at least.
-        mean: their sum by their number.
+        count: number of values, at least 1.
+        mean: arithmetic mean.
         median: the 50th percentile.
         std: standard deviation of the population (``numpy.std``: divided by the count).
         percentiles: by percent.
-        minimum: the least.
-        maximum: the greatest.
+        minimum: the smallest value.
+        maximum: the largest value.
     """
 
     count: int
@@ -52,7 +52,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
     share, step = place - below, high - low
     # From the nearer end: so it never passes the further one, whatever is lost to rounding.
-    return low + step * share if share < 0.5 else high - step * (1 - share)  # noqa: PLR2004 - half
+    return low + step * share if share < 0.5 else high - step * (1 - share)  # noqa: PLR2004 - the nearer half
 
 
 def summarize(values: Iterable[float], percentiles: Iterable[float] = ()) -> Summary | None:
@@ -68,14 +68,12 @@ def summarize(values: Iterable[float], percentiles: Iterable[float] = ()) -> Sum
     ordered = sorted(values)
     if not ordered:
         return None
-    count = len(ordered)
-    mean = min(max(math.fsum(ordered) / count, ordered[0]), ordered[-1])
-    variance = math.fsum((value - mean) ** 2 for value in ordered) / count
     return Summary(
-        count,
-        mean,
-        percentile(ordered, _MEDIAN),
-        math.sqrt(variance),
+        len(ordered),
+        # Rounding may carry the mean of equal values past them.
+        min(max(statistics.fmean(ordered), ordered[0]), ordered[-1]),
+        statistics.median(ordered),
+        statistics.pstdev(ordered),
         {percent: percentile(ordered, percent) for percent in percentiles},
         ordered[0],
         ordered[-1],

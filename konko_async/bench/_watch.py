@@ -1,4 +1,4 @@
-"""How much of what is measured is our own doing."""
+"""Measures the cost of the benchmark itself: CPU of this process, lag of its event loop."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import msgspec
 
 from konko_async.bench._statistics import percentile
 
-__all__ = ["ClientCost", "Watch"]
+__all__ = ["ClientCost", "ProcessWatch"]
 
-_BUSY = 0.8
-_TICK = 0.05
-_LAG = 99.0
+_BUSY = 0.8  # of a core: above it, waiting in our own queue shows in the latencies
+_TICK = 0.05  # seconds between samples of the loop's lag
+_LAG = 99.0  # percentile; the maximum would show one pause of the operating system
 
 
 class ClientCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the measuring took on this side.
+    """The cost of a measurement to this process.
 
     Attributes:
         cpu_seconds: of this process, all its threads.
         cpu_share: of one core, while the run lasted; 1 is all of it.
         cpu_per_chunk: seconds for each chunk received (a whole answer is one); None: there were
             none.
-        loop_lag: seconds by which the event loop was late, 99th percentile: times may be wrong by
-            so much.
+        loop_lag: seconds by which the event loop was late, 99th percentile; measured times may be
+            off by as much.
     """
 
     cpu_seconds: float
@@ -41,12 +41,12 @@ class ClientCost(msgspec.Struct, frozen=True, kw_only=True):
         return self.cpu_share > _BUSY
 
 
-class Watch:
-    """Takes the time of this process, and looks how late its loop is.
+class ProcessWatch:
+    """Measures the CPU time of this process and the lag of its event loop.
 
     Args:
-        clock: that the run is measured with.
-        on_tick: called every so often.
+        clock: the clock of the run.
+        on_tick: called at each interval.
         interval: seconds between two of these calls.
     """
 
@@ -58,17 +58,20 @@ class Watch:
         self._cpu = self._wall = 0.0
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting anew: CPU time and lag so far are dropped."""
+        # process_time() counts all threads, as DNS look-ups run in others.
         self._lags = array("d")
+        # Real time even where a test brings its own clock, as CPU time is real as well.
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     async def run(self) -> None:
-        """Look at the loop until cancelled."""
+        """Sample the lag of the loop, and call ``on_tick``, until cancelled."""
         ticked = self._clock()
         while True:
             before = self._clock()
             await asyncio.sleep(_TICK)
             now = self._clock()
+            # Loops fire a timer early by up to their clock's resolution, which is not lag.
             self._lags.append(max(now - before - _TICK, 0.0))
             if now - ticked >= self._interval:
                 ticked = now

@@ -1,4 +1,4 @@
-"""The client of a command, and the model that it asks."""
+"""Opens the client of a command, and chooses its model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import click
 
 from konko_async import APIError, AsyncKonko
+from konko_async.cli._endpoints import endpoint_set
 from konko_async.cli._options import Connection
 from konko_async.cli._output import clean, is_terminal, note, redact
+from konko_async.cli.settings.config_file import load_config
 from konko_async.local import LocalServer
 
 __all__ = ["connect", "default_model"]
@@ -34,20 +37,35 @@ async def connect(
         KonkoError: there is no key, or the local model cannot be started.
     """
     if not connection.local:
+        several = None
+        if connection.base_url is None:
+            several = endpoint_set(connection.endpoint, connection.endpoints)
+        where: dict[str, Any] = (
+            {"base_url": connection.base_url}
+            if several is None
+            else {name: getattr(several, name) for name in several.__struct_fields__}
+        )
         async with AsyncKonko(
-            base_url=connection.base_url,
-            timeout=connection.timeout,
-            allow_http=connection.allow_http,
+            timeout=connection.timeout, allow_http=connection.allow_http, **where
         ) as client:
-            yield client, model or os.environ.get("KONKO_MODEL") or None
+            yield client, model or _default()
         return
     if is_terminal(sys.stderr):
-        note("starting the local model (the first time, its weights are put together) ...")
+        note("starting the local model (the first start unpacks its weights) ...")
     async with (
         LocalServer() as server,
         AsyncKonko(server.api_key, server.base_url, timeout=connection.timeout) as client,
     ):
+        # Without KONKO_MODEL, which names a model of another server.
         yield client, model or server.model
+
+
+def _default() -> str | None:
+    """Return the model of ``$KONKO_MODEL``, else that of the configuration."""
+    config = load_config()
+    # An empty variable means that there is none, as after `export KONKO_MODEL=`.
+    named = os.environ.get("KONKO_MODEL") or config.model
+    return config.resolve(named) if named else None
 
 
 async def default_model(client: AsyncKonko, model: str | None) -> str:
@@ -58,11 +76,12 @@ async def default_model(client: AsyncKonko, model: str | None) -> str:
     """
     if model:
         return model
-    message = "which model? Give --model, or set KONKO_MODEL."
+    message = "no model chosen: give --model, or set KONKO_MODEL or `konko-async config`'s model."
     try:
         page = await client.models.list()
     except APIError as error:
         raise click.UsageError(f"{message} (The model list: {redact(error.message)})") from None
+    # `is not False`, as servers other than Konko do not say what a model is for.
     names = [entry.id for entry in page.data if entry.is_chat is not False]
     raise click.UsageError(f"{message} This server's chat models:\n  {clean(_lines(names))}")
 

@@ -14,9 +14,11 @@ def main() -> NoReturn:
         if hasattr(stream, "reconfigure"):  # answers may hold what the terminal's encoding lacks
             stream.reconfigure(errors="replace")
     try:
+        # Imported within the try: a missing extra has to become one line, not a traceback.
         execute = import_module("konko_async.cli._program").execute
         code = execute(sys.argv[1:])
     except ModuleNotFoundError as error:
+        # Any other module that is missing is a fault of ours, which the traceback should show.
         if (error.name or "").partition(".")[0] not in _NEEDED:
             raise
         sys.stderr.write(_MISSING)

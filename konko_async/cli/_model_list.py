@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import click
 from konko_async import Model, ModelList
 from konko_async.cli._connect import connect
 from konko_async.cli._options import Connection
-from konko_async.cli._output import clean, is_terminal, note
+from konko_async.cli._output import clean, is_terminal, json_text, note
 
 __all__ = ["show"]
 
@@ -39,7 +38,7 @@ async def show(connection: Connection, *, kind: str | None, as_json: bool, wide:
     """Fetch the list and print it.
 
     Args:
-        connection: whom to ask.
+        connection: the server.
         kind: ``chat`` or ``text``: leave out the models that say they are not of this kind.
         as_json: print JSON, with all fields.
         wide: leave no column out.
@@ -51,7 +50,7 @@ async def show(connection: Connection, *, kind: str | None, as_json: bool, wide:
         page = await client.models.list()
     models = [model for model in page.data if _is(kind, model)]
     if as_json:
-        click.echo(json.dumps(_as_sent(page, models), indent=2, ensure_ascii=False))
+        click.echo(json_text(_as_sent(page, models), indent=2))
     elif is_terminal(sys.stdout):
         _print_table(models, wide=wide)
     else:
@@ -60,12 +59,13 @@ async def show(connection: Connection, *, kind: str | None, as_json: bool, wide:
 
 
 def _is(kind: str | None, model: Model) -> bool:
-    # Servers other than Konko do not tell: a model that may be of the kind is listed.
+    # Servers other than Konko do not say: a model that may be of the kind is listed.
     return kind is None or getattr(model, f"is_{kind}") is not False
 
 
 def _as_sent(page: ModelList, models: Sequence[Model]) -> Any:
     """Return the list as it was received, with only these models in it."""
+    # From the raw JSON, as servers send fields that Model does not have.
     listed, names = page.raw, {model.id for model in models}
     kept = [model for model in listed["data"] if model.get("id") in names]
     return {**listed, "data": kept}
@@ -86,9 +86,10 @@ def _print_lines(models: Sequence[Model]) -> None:
 
 def _print_table(models: Sequence[Model], *, wide: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - rich: a pipe needs none of it
+    from rich.text import Text  # noqa: PLC0415 - rich: a pipe needs none of it
 
+    # Columns that no model fills are left out: many servers send ids only.
     columns = [
         (title, cells)
         for title, field in _COLUMNS
@@ -104,11 +105,13 @@ def _print_table(models: Sequence[Model], *, wide: bool) -> None:
         right = title == "context"
         table.add_column(title, justify="right" if right else "left", overflow="fold")
     for row in zip(*(cells for _, cells in kept), strict=True):
+        # Text, as rich would take square brackets in a str for markup.
         table.add_row(*map(Text, row))
+    # soft_wrap keeps rich from cropping a table that is wider than the terminal on purpose.
     console.print(table, soft_wrap=wide)
     left_out = [title for title, _ in columns if title not in dict(kept)]
     if left_out:
-        note(f"too narrow for: {', '.join(left_out)} (--wide, or --json, shows all)")
+        note(f"not shown: {', '.join(left_out)} (--wide or --json shows all)")
 
 
 def _fitting(

@@ -1,4 +1,4 @@
-"""What is written: plain text to pipes, nothing harmful to terminals, keys to nobody."""
+"""Output: plain text to pipes, no control characters to terminals, and never a key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -14,9 +14,11 @@ from konko_async.errors import KonkoError
 
 __all__ = [
     "clean",
+    "clean_json",
     "error_line",
     "is_live",
     "is_terminal",
+    "json_text",
     "note",
     "redact",
     "report",
@@ -24,7 +26,7 @@ __all__ = [
 ]
 
 _KEY_NAMES = ("KONKO_API_KEY", "OPENAI_API_KEY", "KONKO_SERVE_KEY")
-_LONGEST_LINE = 400
+_LONGEST_LINE = 400  # characters: some servers send a page of HTML as their error message
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, and might be part of any word
 
 # C0 but for tab and line feed, DEL and C1: an answer must not move the cursor, rename the window
@@ -34,9 +36,11 @@ _CONTROLS = {
     for code in (*range(0x20), *range(0x7F, 0xA0))
     if chr(code) not in "\t\n"
 }
+# Dropped without a mark, as it is half of a line's end in many texts; kept, it would let a line
+# overwrite itself.
 _CONTROLS[ord("\r")] = ""
 
-# What the library says to those who write Python, as those at a shell have to do it.
+# The library's messages give advice for Python code; at a shell, an option or a variable does it.
 _AT_A_SHELL = {
     "pass AsyncKonko(api_key=...) or set the environment variable": "set the environment variable",
     "pass the key as api_key= instead": "set the environment variable KONKO_API_KEY instead",
@@ -44,13 +48,33 @@ _AT_A_SHELL = {
 }
 
 
+# JSON escapes C0 by itself; DEL and C1 are escaped in the same way, so that nothing is lost.
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
 def clean(text: str) -> str:
-    """Return the text without the control characters that a terminal would obey."""
+    """Return the text without the control characters that a terminal would obey.
+
+    What goes into a pipe is cleaned, too: it ends in a terminal, by ``less`` or ``tail`` say.
+    """
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
+def json_text(value: Any, *, indent: int = 0) -> str:
+    """Return JSON that is safe on a terminal: control characters are escaped, none is lost."""
+    import msgspec  # noqa: PLC0415 - not needed for --help, which has to be quick
+
+    text = msgspec.json.encode(value)
+    return clean_json((msgspec.json.format(text, indent=indent) if indent else text).decode())
+
+
+def clean_json(text: str) -> str:
+    """Return JSON text with the control characters escaped that JSON allows as they are."""
+    return text if text.isprintable() else text.translate(_JSON_CONTROLS)
+
+
 def is_terminal(stream: IO[str]) -> bool:
-    """Whether a person looks at it."""
+    """Whether a stream is a terminal."""
     return stream.isatty()
 
 
@@ -61,6 +85,7 @@ def is_live(stream: IO[str]) -> bool:
 
 def terminal_size(stream: IO[str]) -> tuple[int, int]:
     """Return columns and rows as they are now; ``$COLUMNS`` would not know of a change."""
+    # Pseudo-terminals that nobody has set a size for report 0 by 0.
     columns = rows = 0
     with contextlib.suppress(OSError, ValueError):
         columns, rows = os.get_terminal_size(stream.fileno())
@@ -86,12 +111,14 @@ def report(error: KonkoError, *, debug: bool) -> None:
     if debug:
         text = "".join(traceback.format_exception(error))
         click.echo(clean(redact(text)), err=True, nl=False)
+    # What was printed before must stand before the error where both go to one terminal.
     sys.stdout.flush()
     note(error_line(error))
 
 
 def error_line(error: KonkoError) -> str:
     """Return an error in one line, without keys, and not too long."""
+    # Before it is cut: a key of which only a part is left would not be recognised.
     line = redact(" ".join(error.message.split()))
     for said, meant in _AT_A_SHELL.items():
         line = line.replace(said, meant)

@@ -1,4 +1,4 @@
-"""How the plots of reports look: colours, type, and what they share."""
+"""The style of plots in reports: colours, fonts, and the parts that they share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import matplotlib as mpl
 from matplotlib.ticker import NullLocator
 
-from konko_async.cli._figures import duration
-from konko_async.cli._report_numbers import INK, MUTED
+from konko_async.cli._number_format import duration
+from konko_async.cli.bulk.report_numbers import INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,10 @@ STYLE: Any = {
     "font.sans-serif": ["Inter", "Segoe UI", "Helvetica Neue", "Arial", "DejaVu Sans"],
     "font.size": 10,
     "svg.fonttype": "none",
+    # matplotlib's ids are random without it: the same results are to give the same file.
     "svg.hashsalt": "konko-async",
+    # "$" in a path or in a server's words begins no formula.
+    "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -89,7 +92,7 @@ def share_of(axes: Axes, value: float) -> float:
 
 
 def nothing(axes: Axes, text: str, colour: str) -> None:
-    """Say that there is nothing to draw."""
+    """Write a text in the place of a plot that has no data."""
     axes.grid(visible=False)
     axes.xaxis.set_major_locator(NullLocator())
     axes.yaxis.set_major_locator(NullLocator())

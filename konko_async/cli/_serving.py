@@ -1,4 +1,4 @@
-"""Running a server, and telling how to use it."""
+"""Runs the emulator or the local model, and prints how to reach it."""
 
 from __future__ import annotations
 
@@ -40,19 +40,18 @@ async def serve_emulator(**options: Any) -> int:
     try:
         # A key of the user's own is named, not shown.
         _announce("the emulator", emulator.base_url, f'"${_OWN_KEY}"' if key else emulator.api_key)
-        await asyncio.Event().wait()
+        await asyncio.Event().wait()  # never set: Ctrl-C and SIGTERM cancel it
     finally:
         await emulator.close()
     return 0
 
 
 def _explain(options: dict[str, Any], error: ValueError) -> str:
+    # The emulator's messages name Python arguments; at a shell there are options and variables.
     if options["allow_remote"] and not os.environ.get(_OWN_KEY):
         return f"--allow-remote needs a key: set the environment variable {_OWN_KEY}"
     if not options["allow_remote"] and "loopback" in str(error):
-        return (
-            f"--host {options['host']} is not loopback: others need --allow-remote and {_OWN_KEY}"
-        )
+        return f"--host {options['host']} is not loopback: that needs --allow-remote and {_OWN_KEY}"
     return str(error)
 
 
@@ -62,7 +61,7 @@ async def serve_local() -> int:
     Raises:
         KonkoError: it cannot be started, or it ended on its own.
     """
-    note("starting the local model (the first time, its weights are put together) ...")
+    note("starting the local model (the first start unpacks its weights) ...")
     async with LocalServer() as server:
         # The key is a random one of this run.
         _announce(f"the model {server.model}", server.base_url, server.api_key, server.model)

@@ -1,4 +1,4 @@
-"""``konko-async models``."""
+"""``konko-async models``: lists the models of a server."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from konko_async.cli._options import Connection, connection_options
 
 
 @click.command("models")
-@click.option("--chat", "kind", flag_value="chat", help="Only models for chat completions.")
-@click.option("--text", "kind", flag_value="text", help="Only models for text completions.")
-@click.option("--json", "as_json", is_flag=True, help="Every field, as the server sent it.")
-@click.option("--wide", is_flag=True, help="All columns, however narrow the terminal.")
+@click.option("--chat", "kind", flag_value="chat", help="List only models for chat completions.")
+@click.option("--text", "kind", flag_value="text", help="List only models for text completions.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON with every field that the server sent."
+)
+@click.option("--wide", is_flag=True, help="Print all columns, even if the terminal is too narrow.")
 @connection_options
 def command(connection: Connection, kind: str | None, *, as_json: bool, wide: bool) -> int:
     """List the models of the server.
 
-    A table on a terminal, with the columns that fit; tab-separated text in a pipe.
+    Prints a table with the columns that fit on a terminal, and tab-separated text in a pipe.
     """
-    # aiohttp and rich take their time to import: --help does without them.
-    from konko_async.cli._model_list import show  # noqa: PLC0415 - see above
-    from konko_async.cli._run import run  # noqa: PLC0415 - see above
+    from konko_async.cli._model_list import show  # noqa: PLC0415 - keeps --help fast
+    from konko_async.cli._runner import run  # noqa: PLC0415 - keeps --help fast
 
     work = show(connection, kind=kind, as_json=as_json, wide=wide)
     return run(work, debug=connection.debug)

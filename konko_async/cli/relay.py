@@ -1,4 +1,4 @@
-"""``konko-async relay``."""
+"""``konko-async relay``: serves a chat page for browsers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from konko_async.cli._options import Connection, connection_options
+from konko_async.cli._options import Connection, connection_options, decorated
 
 _OPTIONS = (
     click.option(
@@ -18,8 +18,15 @@ _OPTIONS = (
         help="A model that the page offers; repeatable. Default: all chat models of the server.",
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any."),
-    click.option("--allow-remote", is_flag=True, help="Allow a --host that others can reach."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        help="Port; 0 picks a free one.  [default: 0]",
+    ),
+    click.option(
+        "--allow-remote", is_flag=True, help="Allow a --host that other machines can reach."
+    ),
     click.option(
         "--allow-name",
         "names",
@@ -27,7 +34,7 @@ _OPTIONS = (
         metavar="NAME",
         help="A further host name that browsers may use; repeatable.",
     ),
-    click.option("--token", is_flag=True, help="Ask for a token on this machine, too."),
+    click.option("--token", is_flag=True, help="Require a token on this machine, too."),
     click.option("--open/--no-open", "show", default=False, help="Open the page in a browser."),
     click.option(
         "--drain",
@@ -35,15 +42,13 @@ _OPTIONS = (
         default=10.0,
         show_default=True,
         metavar="S",
-        help="Seconds that answers may go on after Ctrl-C.",
+        help="Seconds that answers may take to finish after Ctrl-C.",
     ),
 )
 
 
 def _relay_options(function: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return decorated(function, _OPTIONS)
 
 
 @click.command("relay")
@@ -56,8 +61,8 @@ def command(connection: Connection, **options: Any) -> int:
     --local to a real small model. It listens on loopback only. For others to reach it, give --host
     and --allow-remote: it then asks for a token, which is a part of the address that is printed.
     """
-    # aiohttp takes its time to import: --help does without it.
-    from konko_async.cli._relaying import relay  # noqa: PLC0415 - see above
-    from konko_async.cli._run import run  # noqa: PLC0415 - see above
+    from konko_async.cli._relay_run import relay  # noqa: PLC0415 - keeps --help fast
+    from konko_async.cli._runner import run  # noqa: PLC0415 - keeps --help fast
 
+    # 0, as SIGTERM is how a service is meant to end.
     return run(relay(connection, **options), debug=connection.debug, terminated=0)

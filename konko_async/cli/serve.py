@@ -1,4 +1,4 @@
-"""``konko-async serve``."""
+"""``konko-async serve``: serves the emulator or the local model."""
 
 from __future__ import annotations
 
@@ -7,28 +7,46 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from konko_async.cli._options import decorated
+
 _COUNT = click.IntRange(1)
 _EMULATOR_OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default: any."),
-    click.option("--allow-remote", is_flag=True, help="Allow a --host that others can reach."),
     click.option(
-        "--latency", type=click.FloatRange(0), default=0.0, metavar="S", help="To the first byte."
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        help="Port to listen on; 0 picks a free one.  [default: 0]",
+    ),
+    click.option(
+        "--allow-remote", is_flag=True, help="Allow a --host that other machines can reach."
+    ),
+    click.option(
+        "--latency",
+        type=click.FloatRange(0),
+        default=0.0,
+        metavar="S",
+        help="Seconds to the first byte of an answer.",
     ),
     click.option(
         "--tokens-per-second",
         type=click.FloatRange(0, min_open=True),
         metavar="N",
-        help="The pace of each answer; default: none.",
+        help="Speed of each answer.  [default: no limit]",
     ),
-    click.option("--answer-tokens", type=_COUNT, metavar="N", help="The length of an answer."),
-    click.option("--capacity", type=_COUNT, metavar="N", help="Calls served at once."),
+    click.option("--answer-tokens", type=_COUNT, metavar="N", help="Tokens of each answer."),
+    click.option(
+        "--capacity",
+        type=_COUNT,
+        metavar="N",
+        help="Calls served at the same time; see --overload.",
+    ),
     click.option(
         "--overload",
         type=click.Choice(["reject", "queue"]),
         default="reject",
         show_default=True,
-        help="What becomes of calls above the capacity.",
+        help="What happens to calls beyond --capacity.",
     ),
     click.option(
         "--rpm", "requests_per_minute", type=_COUNT, metavar="N", help="Requests a minute, per key."
@@ -40,36 +58,36 @@ _EMULATOR_OPTIONS = (
 
 
 def _emulator_options(function: Any) -> Any:
-    for option in reversed(_EMULATOR_OPTIONS):
-        function = option(function)
-    return function
+    return decorated(function, _EMULATOR_OPTIONS)
 
 
 @click.command("serve")
-@click.option("--local", is_flag=True, help="Serve the real local model, not the emulator.")
+@click.option("--local", is_flag=True, help="Serve the local model instead of the emulator.")
 @_emulator_options
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def command(context: click.Context, /, *, local: bool, debug: bool, **emulator: Any) -> int:
     """Serve the API on this machine until Ctrl-C or SIGTERM.
 
-    The emulator answers with made-up text, at the pace and with the limits that you set; with
-    --local a real small model answers. Both listen on loopback only. For others to reach the
-    emulator, give --host, --allow-remote, and a key of your own in $KONKO_SERVE_KEY.
+    The emulator answers with made-up text, at the speed and with the limits that you choose. With
+    --local, a small real model answers. Both listen on loopback only. To let other machines reach
+    the emulator, give --host, --allow-remote, and a key of your own in $KONKO_SERVE_KEY.
     """
     if local:
         _refuse_emulator_options(context, emulator)
-    # aiohttp takes its time to import: --help does without it.
-    from konko_async.cli._run import run  # noqa: PLC0415 - see above
-    from konko_async.cli._serving import serve_emulator, serve_local  # noqa: PLC0415 - see above
+    from konko_async.cli._runner import run  # noqa: PLC0415 - keeps --help fast
+    from konko_async.cli._serving import serve_emulator, serve_local  # noqa: PLC0415 - keeps --help fast
 
     work = serve_local() if local else serve_emulator(**emulator)
+    # 0, as SIGTERM is how a service is meant to end.
     return run(work, debug=debug, terminated=0)
 
 
 def _refuse_emulator_options(context: click.Context, emulator: dict[str, Any]) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
+        # By source, not by value: `--port 0` equals the default, and --local would ignore it all
+        # the same.
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if given and name in emulator:
-            raise click.UsageError(f"{parameter.opts[0]} is the emulator's; --local goes without")
+            raise click.UsageError(f"{parameter.opts[0]} is for the emulator, not for --local")

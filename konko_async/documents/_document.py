@@ -1,23 +1,26 @@
-"""A document, and why there is none."""
+"""A document as Markdown or plain text, or the reason why it could not be read."""
 
 from __future__ import annotations
 
 import msgspec
 
-from konko_async import KonkoError
+from konko_async import ConfigurationError, KonkoError
 
-__all__ = ["Document", "DocumentError"]
+__all__ = ["Document", "DocumentError", "missing_library"]
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document as plain text.
+    """A document as Markdown, or as plain text where its format has no structure.
 
     Attributes:
-        name: of its file; one line of several in a file adds ``#`` and its number.
-        text: with paragraphs set apart by empty lines where the format has paragraphs.
-        format: ``text``, ``markdown``, ``html``, ``pdf``, ``docx`` or ``jsonl``.
-        title: that the document gives itself; None if it gives none.
-        encoding: that its bytes were read in; None for formats that are not text.
+        name: the path of its file, with bytes that are not UTF-8 escaped. One of several
+            documents in a file (JSON lines, mailboxes) adds ``#`` and its number.
+        text: paragraphs are separated by empty lines; headings, lists and tables are Markdown.
+        format: such as ``text``, ``markdown``, ``html``, ``pdf``, ``docx``, ``epub``, ``jsonl``.
+        title: the document's own title; None if it has none.
+        encoding: the encoding of its bytes; None for binary formats.
+        warnings: what was lost or replaced while it was read, a sentence each. Empty if nothing
+            was.
     """
 
     name: str
@@ -25,18 +28,29 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     title: str | None = None
     encoding: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class DocumentError(KonkoError):
-    """A file, or a line of one, cannot be read as a document.
+    """A file, or one document of a file, cannot be read.
 
     Attributes:
-        name: of the file or line.
-        code: ``missing``, ``unreadable``, ``empty``, ``encrypted``, ``broken``, ``binary`` or
-            ``too_large``.
+        name: of the file or document.
+        code: ``missing``, ``unreadable``, ``empty``, ``encrypted``, ``broken``, ``binary``,
+            ``too_large`` or ``timeout``.
     """
 
     def __init__(self, message: str, *, name: str, code: str) -> None:
         super().__init__(message)
         self.name = name
         self.code = code
+
+
+def missing_library(name: str, library: str | None) -> ConfigurationError:
+    """Return the error for a document whose reader needs a library that is not installed.
+
+    Args:
+        name: of the document.
+        library: the module that could not be imported.
+    """
+    return ConfigurationError(f"{name} needs {library}: pip install 'konko-async[docs]'")

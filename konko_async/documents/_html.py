@@ -1,92 +1,84 @@
-"""HTML to text, by Beautiful Soup."""
+"""Converts HTML to Markdown by html-to-markdown: the page's text without the navigation."""
 
 from __future__ import annotations
 
-import warnings
+import re
+from html import unescape
+from typing import Final
 
-from bs4 import BeautifulSoup, Comment, XMLParsedAsHTMLWarning
-from bs4.element import CData, Declaration, Doctype, NavigableString, ProcessingInstruction, Tag
+from html_to_markdown import ConversionOptions, InlineDataMedia, PreprocessingOptions, convert
 
-__all__ = ["html_text"]
+from konko_async.documents._text import Decoded, decode
 
-_LEFT_OUT = ("script", "style", "template", "noscript", "svg", "canvas", "iframe", "head")
-# Navigation; what a page is about stands elsewhere.
-_AROUND = ("nav", "footer", "aside", "form", "button", "select", "dialog", "menu")
-_BLOCKS = frozenset(
-    {
-        *("address", "article", "blockquote", "body", "details", "div", "dl"),
-        *("fieldset", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
-        *("hr", "main", "ol", "p", "pre", "section", "summary", "table", "ul"),
-    }
+__all__ = ["html_markdown", "html_text"]
+
+_HEAD = 4096
+_CHARSET = re.compile(
+    rb"<(?:meta|\?xml)\b[^>]{0,500}?(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]{1,40})",
+    re.IGNORECASE,
 )
-_LINES = frozenset({"li", "dt", "dd", "tr", "caption", "figcaption"})
-_CELLS = frozenset({"td", "th"})
-_NOT_TEXT = (Comment, CData, Declaration, Doctype, ProcessingInstruction)
-_MIN_MAIN = 200  # characters; a shorter <main> is a shell that a script would fill
+# html-to-markdown takes a time that grows with the square of the length of such a run.
+_BLANKS = re.compile(r"(?:&nbsp;|&#160;|&#[xX]0*[aA]0;|\xa0){32,}")
+_TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{0,1000})", re.IGNORECASE)
+_HIDDEN: Final = [
+    *("script", "style", "template", "noscript", "svg", "canvas", "iframe", "object"),
+    *("[hidden]", '[aria-hidden="true"]', '[style*="display:none"]', '[style*="display: none"]'),
+    *('[style*="visibility:hidden"]', '[style*="visibility: hidden"]'),
+]
+# Navigation and controls; what a page is about stands elsewhere.
+_AROUND: Final = [
+    *("nav", "footer", "aside", "button", "select", "dialog", "menu"),
+    *('[role="navigation"]', '[role="contentinfo"]', '[role="banner"]', '[role="search"]'),
+]
+# What is left out must not be most of the page: then it was the page.
+_LEAST_KEPT = 0.3
 
 
-def html_text(data: bytes) -> tuple[str, str | None, str | None]:
-    """Return the text of a page, its title, and its encoding.
+def html_text(
+    data: bytes, name: str = "the page", *, forced: str | None = None, label: str | None = None
+) -> tuple[str, str | None, Decoded]:
+    """Return a page as Markdown, its title, and how its bytes were decoded.
 
     Args:
-        data: of the page; a byte order mark, ``<meta charset>`` or the bytes themselves tell
-            the encoding.
+        data: of the page. The encoding is that of a byte order mark, of a declaration, or
+            guessed.
+        name: for errors.
+        forced: the encoding to use, whatever the page says.
+        label: the charset that came with the page, as in a header; it comes before the page's own.
+
+    Raises:
+        DocumentError: it is not text.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML reads well enough as HTML
-        soup = BeautifulSoup(data, "lxml")
-    title = " ".join(soup.title.get_text().split()) if soup.title else None
-    for tag in soup(list(_LEFT_OUT)):
-        tag.decompose()
-    whole = _text(soup)
-    main = soup.find(["main", "article"]) if len(soup(["main", "article"])) == 1 else None
-    for tag in soup(list(_AROUND)):
-        tag.decompose()
-    best = _text(main) if isinstance(main, Tag) else ""
-    if len(best) < _MIN_MAIN:
-        best = _text(soup)
-    # A page that is nothing but a form or a list of links is better read whole.
-    return best or whole, title or None, soup.original_encoding
+    declared = _CHARSET.search(data[:_HEAD])
+    if label is None and declared:
+        label = declared[1].decode("ascii", "replace")
+    decoded = decode(data, name, declared=label, forced=forced)
+    text, title = html_markdown(decoded.text)
+    return text, title, decoded
 
 
-def _text(root: Tag) -> str:
-    """Return the text with an empty line between blocks, a line for each item of lists."""
-    pieces: list[str] = []
-    stack: list[object] = [root]
-    while stack:  # not recursive: pages nest deeper than Python
-        node = stack.pop()
-        if isinstance(node, str) and not isinstance(node, NavigableString):
-            pieces.append(node)
-        elif isinstance(node, Tag):
-            end = _end(node)
-            if end:
-                pieces.append(end)
-            if node.name in _BLOCKS:
-                stack.append(end)
-            stack.extend(reversed(node.contents))
-        elif isinstance(node, NavigableString) and not isinstance(node, _NOT_TEXT):
-            kept = node.find_parent("pre") is not None
-            pieces.append(str(node) if kept else _collapsed(str(node)))
-    return _joined("".join(pieces))
+def html_markdown(page: str) -> tuple[str, str | None]:
+    """Return a page as Markdown, and its title.
+
+    Navigation, footers and asides are left out, unless most of the page stands in them.
+    """
+    page = _BLANKS.sub("&nbsp;", page)
+    # Converted twice, as only the lengths of both texts show whether the page was in its `<nav>`.
+    whole = _converted(page, _HIDDEN)
+    best = _converted(page, [*_HIDDEN, *_AROUND])
+    title = _TITLE.search(page)
+    words = " ".join(unescape(title[1]).split()) if title else ""
+    return (best if len(best) >= len(whole) * _LEAST_KEPT else whole), words or None
 
 
-def _collapsed(text: str) -> str:
-    words = " ".join(text.split())
-    if not words:
-        return " "
-    before = " " if text[0].isspace() else ""
-    return f"{before}{words}{' ' if text[-1].isspace() else ''}"
-
-
-def _end(tag: Tag) -> str:
-    if tag.name == "br" or tag.name in _LINES:
-        return "\n"
-    if tag.name in _CELLS:
-        return "\t"
-    return "\n\n" if tag.name in _BLOCKS else ""
-
-
-def _joined(text: str) -> str:
-    lines = [line.strip() if not line.startswith("    ") else line.rstrip() for line in
-             text.split("\n")]  # fmt: skip
-    return "\n".join(lines).strip()
+def _converted(page: str, left_out: list[str]) -> str:
+    options = ConversionOptions(
+        exclude_selectors=left_out,
+        extract_metadata=False,
+        inline_data_media=InlineDataMedia.ALT_TEXT_ONLY,
+        # Its own clean-up takes forms for controls; whole pages stand in them.
+        preprocessing=PreprocessingOptions(
+            enabled=False, remove_forms=False, remove_navigation=False
+        ),
+    )
+    return convert(page, options).content or ""

@@ -1,4 +1,4 @@
-"""A document on each line of a file of JSON lines."""
+"""Reads JSON lines: one document per line."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ def jsonl_documents(
     """Yield the document of each line: a JSON string, or an object with a field of text.
 
     Args:
-        text: of the file.
-        name: likewise.
-        field: that holds the text; None: the first of the usual ones.
+        text: the content of the file.
+        name: of the file.
+        field: the field that holds the text; None: the first of the usual ones.
         encoding: of the file.
     """
+    # Not `splitlines()`, which also cuts at U+2028 and the like; JSON strings may hold them as they
+    # are.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         place = f"{name}#{number}"
         try:
             yield _document(msgspec.json.decode(line), place, field, encoding)
+        # RecursionError: a line of ten thousand brackets is one bad line, not the end of the file.
         except (msgspec.DecodeError, RecursionError) as error:
             yield DocumentError(f"{place} is not JSON: {error}", name=place, code="broken")
         except DocumentError as error:

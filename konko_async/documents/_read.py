@@ -1,63 +1,53 @@
-"""Reading documents: the format by name and content, errors as results."""
+"""Reads documents: several at once, errors as results, in the order of the files."""
 
 from __future__ import annotations
 
 import os
-import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
-from konko_async import ConfigurationError
-from konko_async.documents._document import Document, DocumentError
+from konko_async.documents._document import DocumentError, missing_library
 from konko_async.documents._find import find_files
-from konko_async.documents._jsonl import jsonl_documents
-from konko_async.documents._text import decode, tidy
+from konko_async.documents._formats import ISOLATED, SUFFIXES, format_of
+from konko_async.documents._read_bytes import Found, documents_of, file_bytes
+from konko_async.documents._readers import TIME_LIMIT, Readers
 
-__all__ = ["SUFFIXES", "read_documents", "read_file"]
+__all__ = ["read_documents", "read_file"]
 
-SUFFIXES: Final = {
-    ".txt": "text",
-    ".text": "text",
-    ".rst": "text",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".pdf": "pdf",
-    ".docx": "docx",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-"""The formats by the endings of names."""
-
-_LARGEST: Final = 128 * 2**20
-_HTML = re.compile(
-    rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_HEAD = 4096
-
-Found = Document | DocumentError
+# Files that are read ahead, per reader process: enough to keep all of them busy.
+_AHEAD: Final = 4
 
 
 def read_documents(
     paths: Iterable[str | os.PathLike[str]],
     *,
     field: str | None = None,
+    encoding: str | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     leave_out: Iterable[str | os.PathLike[str]] = (),
+    on_left_out: Callable[[Path], object] | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> Iterator[Found]:
-    """Yield the documents of files and folders, each as it is read; blocks.
+    """Yield the documents of files and folders, in their order; blocks.
 
-    A file that is named is read whatever its name; of a folder, those whose names end with one
-    of :data:`SUFFIXES` are, with those of folders within.
+    A file that is named is read, whatever its name; of a folder, those whose names end with one
+    of :data:`SUFFIXES` are, with those of folders within. HTML, PDF, office formats and mail are
+    read in processes of their own, one per core, with a limit of time and of memory (3 GiB, where
+    the platform has such limits): a document that breaks its reader costs that document.
 
     Args:
         paths: of files and folders.
-        field: that holds the text in JSON lines; default: ``text``, ``content`` and such.
+        field: the field that holds the text in JSON lines; default: ``text``, ``content`` and such.
+        encoding: of all text files; default: found out for each.
+        include: globs of the files to take of folders, instead of those with a known ending.
+        exclude: globs of files and folders to leave out.
         leave_out: files and folders that are not looked at, such as an output.
+        on_left_out: called with each visible file of a folder that is not read.
+        time_limit: seconds that one file may take.
 
     Yields:
         A document, or the error for one that cannot be read.
@@ -65,16 +55,43 @@ def read_documents(
     Raises:
         ConfigurationError: the extra ``docs`` is not installed and would be needed.
     """
-    for path in find_files(paths, SUFFIXES, leave_out=leave_out):
-        yield from read_file(path, field=field)
+    files = find_files(
+        paths,
+        SUFFIXES,
+        include=include,
+        exclude=exclude,
+        leave_out=leave_out,
+        on_left_out=on_left_out,
+    )
+    with Readers(seconds=time_limit) as readers:
+        ahead: deque[Callable[[], Iterable[Found]]] = deque()
+        for path in files:
+            ahead.append(_begin(readers, path, field, encoding))
+            # The oldest first, finished or not: documents are reported in the order of the files,
+            # and a bounded queue keeps a folder of a million files out of memory.
+            if len(ahead) > _AHEAD * readers.workers:
+                yield from ahead.popleft()()
+        while ahead:
+            yield from ahead.popleft()()
 
 
-def read_file(path: str | os.PathLike[str], *, field: str | None = None) -> Iterator[Found]:
-    """Yield the documents of one file: one, but for JSON lines.
+def read_file(
+    path: str | os.PathLike[str],
+    *,
+    field: str | None = None,
+    encoding: str | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Iterator[Found]:
+    """Yield the documents of one file: one, but for JSON lines and mailboxes.
+
+    Starting a reader process takes a few tenths of a second; for many files, use
+    :func:`read_documents`.
 
     Args:
         path: of the file.
         field: as for :func:`read_documents`.
+        encoding: as for :func:`read_documents`.
+        time_limit: seconds that it may take.
 
     Yields:
         A document, or an error.
@@ -82,76 +99,39 @@ def read_file(path: str | os.PathLike[str], *, field: str | None = None) -> Iter
     Raises:
         ConfigurationError: the extra ``docs`` is not installed and would be needed.
     """
-    name = str(path)
+    with Readers(workers=1, seconds=time_limit) as readers:
+        yield from _begin(readers, Path(path), field, encoding)()
+
+
+def _begin(
+    readers: Readers, path: Path, field: str | None, encoding: str | None
+) -> Callable[[], Iterable[Found]]:
+    """Begin to read a file; the result is a function that gives its documents."""
+    name = _shown(path)
     try:
-        data = _bytes(Path(path), name)
-        kind = _format(Path(path), data)
-        if kind == "jsonl":
-            text, encoding = decode(data, name)
-            yield from jsonl_documents(text, name, field, encoding)
-            return
-        document = _document(data, name, kind)
+        # The whole file is read here even where a reader process reads it again: the format depends
+        # on its content, and a file that is missing or empty needs no process.
+        data = file_bytes(path, name)
     except DocumentError as error:
-        yield error
-        return
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{name} needs {error.name}: pip install 'konko-async[docs]'"
-        ) from None
-    yield document
+        failed = error
+        return lambda: (failed,)
+    kind = format_of(path, data)
+    if kind not in ISOLATED:
+        # Decoding takes linear time and memory: no process is needed.
+        return lambda: _direct(data, name, kind, field, encoding)
+    future: Future[list[Any]] = readers.submit(path, name, kind, field=field, encoding=encoding)
+    return future.result
 
 
-def _bytes(path: Path, name: str) -> bytes:
+def _direct(
+    data: bytes, name: str, kind: str, field: str | None, encoding: str | None
+) -> Iterator[Found]:
     try:
-        if path.exists() and not path.is_file():
-            # A named pipe or a device might never end.
-            raise DocumentError(f"{name} is no file", name=name, code="unreadable")
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        raise DocumentError(f"{name} does not exist", name=name, code="missing") from None
-    except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise DocumentError(
-            f"{name} cannot be read: {what}", name=name, code="unreadable"
-        ) from None
-    if len(data) > _LARGEST:
-        raise DocumentError(f"{name} is larger than 128 MiB", name=name, code="too_large")
-    if not data.strip():
-        raise DocumentError(f"{name} is empty", name=name, code="empty")
-    return data
+        yield from documents_of(data, name, kind, field=field, encoding=encoding)
+    except ModuleNotFoundError as error:
+        raise missing_library(name, error.name) from None
 
 
-def _format(path: Path, data: bytes) -> str:
-    """The format, by content where that is plain, else by name; what is unknown is text."""
-    if data.startswith(b"%PDF-"):
-        return "pdf"
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None and data.startswith(b"PK\x03\x04") and b"word/" in data:
-        return "docx"
-    if kind is None and _HTML.match(data[:_HEAD]):
-        return "html"
-    return kind or "text"
-
-
-def _document(data: bytes, name: str, kind: str) -> Document:
-    title = encoding = None
-    if kind in {"pdf", "docx"}:
-        text, title = _reader(kind)(data, name)
-    elif kind == "html":
-        text, title, encoding = _reader(kind)(data)
-    else:
-        text, encoding = decode(data, name)
-    text = tidy(text)
-    if not text:
-        hint = " (scanned pages?)" if kind == "pdf" else ""
-        raise DocumentError(f"{name} holds no text{hint}", name=name, code="empty")
-    return Document(name=name, text=text, format=kind, title=title, encoding=encoding)
-
-
-def _reader(kind: str) -> Callable[..., Any]:
-    """Return what reads a format; its library is imported only now."""
-    reader: Callable[..., Any] = getattr(
-        import_module(f"konko_async.documents._{kind}"), f"{kind}_text"
-    )
-    return reader
+def _shown(path: Path) -> str:
+    """Return a path as valid text: bytes of a name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Chat completions as columns of a Ray Data set."""
+"""Adds chat completions to a Ray Data set, as columns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import msgspec
 
 from konko_async import (
     AsyncKonko,
-    CircuitOpenError,
     ConfigurationError,
     KonkoError,
     RateLimit,
-    RateLimitError,
 )
 from konko_async.batch import Patience, Template
 from konko_async.integrations._ray_import import ray
@@ -33,11 +31,12 @@ __all__ = ["chat_completions"]
 
 # Ray keeps so many batches of an async actor under way (RAY_DATA_DEFAULT_ASYNC_BATCH_UDF_...).
 _BATCHES: Final = 4
+# Seconds for which an actor that is dropped waits for its client to close.
 _PATIENCE: Final = 1.0
 _COLUMNS: Final = ("answer", "prompt_tokens", "completion_tokens", "error", "error_code")
 
 
-class _Plan(msgspec.Struct, frozen=True, kw_only=True):
+class _ChatPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What an actor is to do; Ray stores it in clear, so that no key is in it."""
 
     prompt: str | None
@@ -66,9 +65,10 @@ class ChatActor:
         plan: what to do.
     """
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _ChatPlan) -> None:
         self._plan = plan
         client = plan.client()
+        # The original, as a copy made by with_options() closes nothing.
         self._owner = client
         if plan.rate_limit is not None:
             client = client.with_options(rate_limit=plan.rate_limit)
@@ -80,11 +80,13 @@ class ChatActor:
 
     async def __call__(self, batch: Any) -> Any:
         """Return a batch (an Arrow table) with the columns of the answers."""
+        # Here and not in __init__: the loop that runs the calls is known only now.
         if self._places is None:
             # Ray calls nothing at the end of an actor: aiohttp would fill its log.
             self._end = weakref.finalize(
                 self, _end, self._owner, asyncio.get_running_loop(), threading.get_ident()
             )
+            # One for all batches of the actor, of which Ray runs several at once.
             self._places = asyncio.Semaphore(self._plan.max_concurrency)
         if self._memo is not None:
             self._memo.look()
@@ -128,6 +130,8 @@ class ChatActor:
     async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
         assert self._places is not None  # noqa: S101 - __call__() saw to it
         patience: Patience | None = None
+        # The slot is kept through an outage, so that rows do not pile up behind a server that is
+        # down.
         async with self._places:
             while True:
                 try:
@@ -137,8 +141,9 @@ class ChatActor:
                         priority="batch",
                         extra_body=self._plan.params,
                     )
-                except (CircuitOpenError, RateLimitError) as error:
+                except KonkoError as error:
                     refused = error
+                # Made for the first failure only, as nearly all rows have none.
                 if patience is None:
                     patience = Patience(self._plan.max_outage)
                 await patience.wait(refused)
@@ -234,13 +239,13 @@ def chat_completions(
             evenly between them.
         rows_per_block: rows are put into blocks of so many, as a block is what an actor is given:
             without that, one actor may get all. None: leave the blocks as they are. Default 1024.
-        key_column: names rows, so that equal requests of different rows are told apart.
+        key_column: names rows, so that equal requests of different rows stay distinct.
         answers: a folder that all nodes have, where answers are kept as they come: what Ray does
             again, after the death of an actor, a node or the driver, is then taken from there and
             not paid twice. To be removed once the result is written.
         prefix: of the names of the new columns.
         num_cpus: that each actor reserves. Default 0: they wait for a network most of the time,
-            and a job whose actors hold all CPUs can wait for ever for one to read with.
+            and a job whose actors hold all CPUs can wait forever for one to read with.
 
     Returns:
         The data set, to be computed by whatever uses it.
@@ -249,7 +254,7 @@ def chat_completions(
         ConfigurationError: an argument cannot be used.
     """
     _check(actors, max_concurrency, dataset, prefix)
-    plan = _Plan(
+    plan = _ChatPlan(
         prompt=prompt,
         messages=messages,
         model=model,
@@ -270,6 +275,7 @@ def chat_completions(
     answered: Dataset = dataset.map_batches(
         ChatActor,
         fn_constructor_args=(plan,),
+        # So that the batches under way together hold as many rows as calls may be in flight.
         batch_size=math.ceil(max_concurrency / _BATCHES),
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -287,6 +293,7 @@ def _check(actors: int, max_concurrency: int, dataset: Any, prefix: str) -> None
     for name, value in (("actors", actors), ("max_concurrency", max_concurrency)):
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
+    # Not fetched: that would run the data set's first steps before anybody has asked for a result.
     schema = dataset.schema(fetch_if_missing=False)
     taken = {prefix + name for name in _COLUMNS} & set(schema.names if schema else ())
     if taken:
@@ -309,5 +316,6 @@ def _divided(limit: RateLimit | None, actors: int) -> RateLimit | None:
                 f"{name} ({value}) cannot be divided between {actors} actors: use fewer actors, "
                 "or a rate limit with a store"
             )
+        # Rounded down: rounded up, all actors together would exceed the limit.
         parts[name] = value // actors
     return msgspec.structs.replace(limit, **parts)

@@ -1,4 +1,4 @@
-"""Ray, imported with its reports home and its open ports off."""
+"""Imports Ray with its usage reports and its open ports switched off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers of a batch that are actors of a Ray cluster."""
+"""Runs the workers of a batch as actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Final
 
-from konko_async.batch import BatchError, Worker
-from konko_async.errors import ConfigurationError
+from konko_async.batch import BatchError, Worker, WorkerLostError
+from konko_async.errors import ConfigurationError, KonkoError
 from konko_async.integrations._ray_import import ray, start_ray
 
 __all__ = ["RayWorkers"]
 
+# Seconds for an actor to start: a cluster may have to make room, or a node, for it first.
 _PATIENCE: Final = 60.0
 Message = tuple[Any, ...]
 
@@ -37,7 +38,7 @@ class _Actor:
     async def listen(self) -> bytes:
         """Return messages for the run, once there are some."""
         await self._some.wait()
-        await asyncio.sleep(0)  # those of this turn, too
+        await asyncio.sleep(0)  # one iteration more, for what is sent together with the first
         self._some.clear()
         out, self._out = self._out, []
         return pickle.dumps(out, pickle.HIGHEST_PROTOCOL)
@@ -75,7 +76,7 @@ class _Link:
     async def _listen(self) -> None:
         while True:
             told = await self._actor.listen.remote()
-            self._heard(pickle.loads(told))  # noqa: S301 - as above
+            self._heard(pickle.loads(told))  # noqa: S301 - pickled by our own driver
 
     async def _guard(self, work: Callable[[], Any]) -> None:
         try:
@@ -90,6 +91,7 @@ class _Link:
         self._closed = True
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._actor)
+        # Called from a task of its own when the actor was lost: a task cannot wait for itself.
         me = asyncio.current_task()
         tasks = [task for task in self._tasks if task is not me]
         for task in tasks:
@@ -102,7 +104,7 @@ class RayWorkers:
 
     The run itself (input, limits, output, journal) stays in this process, with the same files as
     ever: an actor or a node that dies costs what it had in flight. The client's keys go to the
-    actors over Ray's connections, which are not encrypted unless Ray is told to (``RAY_USE_TLS``).
+    actors over Ray's connections, which are encrypted only with ``RAY_USE_TLS``.
 
     Connects to the cluster of ``RAY_ADDRESS``, or of ``ray.init()`` if that was called; else it
     starts one on this machine.
@@ -139,6 +141,7 @@ class RayWorkers:
         # Two calls wait at the same time; a third may be the health check of a later version.
         options = {
             "num_cpus": self._num_cpus,
+            # An actor that Ray restarted would have forgotten its work; a loss is to be reported.
             "max_restarts": 0,
             "max_concurrency": 8,
             "scheduling_strategy": "SPREAD",
@@ -146,10 +149,15 @@ class RayWorkers:
         actor = ray.remote(_Actor).options(**options).remote()
         try:
             async with asyncio.timeout(_PATIENCE):
+                # An empty message returns once the actor runs; until then it may only be queued.
                 await actor.tell.remote(pickle.dumps([]))
-        except (TimeoutError, ray.exceptions.RayError) as error:
-            reason = f"an actor did not start: {type(error).__name__} (is there room for it?)"
+        except TimeoutError:
+            failure: KonkoError = BatchError(
+                f"an actor did not start within {_PATIENCE:.0f} s (is there room for it?)"
+            )
+        except ray.exceptions.RayError as error:
+            failure = WorkerLostError(f"an actor died while it started: {type(error).__name__}")
         else:
             return _Link(actor, heard, lost)
         ray.kill(actor)
-        raise BatchError(reason)
+        raise failure

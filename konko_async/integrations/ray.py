@@ -4,7 +4,7 @@
     ds = chat_completions(ds, prompt="Summarise: {text}", model="...", actors=8)
     ds.write_parquet("summaries/")
 
-See ``docs/scaling.md`` for what each of the two is good for.
+See ``docs/explanation/scaling.md`` for what each of the two is good for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 -- One turn of one process at one lane: what it tells is written down, the line is served, what was
 -- granted is handed out. See redis.py for why this is a script of our own.
 --
--- KEYS: state, window, processes (one hash slot); ARGV[1]: a Turn as JSON, see limits/_store.py.
+-- KEYS: state, window, processes (one hash slot); ARGV[1]: a StoreRequest as JSON, see limits/_store.py.
 -- Answers with a line of numbers, see _told() in redis.py.
 --
 -- Times are microseconds of the server's clock, counted from s.t0 so that cjson, which writes 14
@@ -92,14 +92,20 @@ local R, T = {}, {}   -- requests, tokens: limit, burst, rate (per microsecond);
 
 local function know()
   if s.share < 1 then
-    s.share = math.min(1, s.share + (now - s.since) / W * 0.1)
+    -- Fast up to a little below where the rejection came, then slowly, see Belief.
+    local passed, goal = now - s.since, s.goal or 0
+    if s.share < goal then
+      local fast = math.min((goal - s.share) / s.fast, passed)
+      s.share, passed = s.share + fast * s.fast, passed - fast
+    end
+    s.share = math.min(1, s.share + passed / W * 0.1)
   end
   s.since = now
   local share = ask.learn and s.share or 1
   R, T = {}, {}
   local limit = ceiling(ask.requests, s.nr)
   if limit > 0 then
-    R.limit = math.max(math.floor(limit * share), 1)
+    R.limit = math.max(math.floor(limit), 1)
     local burst = math.max(1, math.floor(R.limit * 0.01))
     if ask.burst >= 0 then
       burst = math.max(math.floor(limit * ask.burst + 0.5), 1)
@@ -107,7 +113,8 @@ local function know()
       burst = math.max(math.floor(limit * 0.1 + 0.5), 1)
     end
     R.burst = math.min(burst, R.limit) + math.min(R.limit * 0.005, 0.5)
-    R.rate = (R.limit - R.burst + 1) / (W * COVER)
+    -- What rejections take is the pace: a smaller window would be full of what was accepted before.
+    R.rate = share * (R.limit - R.burst + 1) / (W * COVER)
   elseif s.ramp then
     -- No rate is known: from 0.7 of what went before, to four times of it, see limits/_pause.py.
     local share_ = 0.7 + math.max(now - s.ramp_from, 0) / SECOND * 0.1
@@ -119,11 +126,11 @@ local function know()
   end
   limit = ceiling(ask.tokens, s.nt)
   if limit > 0 then
-    T.limit = math.max(limit * share, 1)
+    T.limit = math.max(limit, 1)
     local part = ask.burst >= 0 and ask.burst or (ask.tokens == 0 and 0.1 or 0.01)
     T.burst = T.limit * part
     local excess = math.max(T.burst - T.limit * 0.01, 0)
-    T.rate = math.max(T.limit - excess, T.limit * 0.01) / (W * COVER)
+    T.rate = share * math.max(T.limit - excess, T.limit * 0.01) / (W * COVER)
   end
   if s.returning then
     -- Those who have not returned yet go on with their shares.
@@ -308,7 +315,9 @@ local function rejected(retry_after, patient)
   s.until_ = math.max(s.until_, now + math.max(seconds, SECOND / 8))
   if seconds <= 0 then return end
   if fresh and ask.learn then
+    s.goal = s.share * 0.95
     s.share = math.max(s.share * (retry_after > 0 and 0.9 or 0.7), 0.02)
+    s.fast = math.max(s.goal - s.share, 0.001) / math.min(4 * SECOND, W)
     know()
   end
   pause(seconds)
@@ -347,7 +356,10 @@ local function settle(k, requests, tokens)
     requests, tokens = math.max(requests, 0), math.max(tokens, 0)
     charge(slot, requests, tokens)
   end
-  s.lr, s.lt = math.max(s.lr + requests, 0), s.lt + tokens
+  s.lr = math.max(s.lr + requests, 0)
+  -- Nobody owes more than one window, whatever a server reported, see TokenBucket.
+  local most = T.limit and math.max(T.limit, s.lt) or math.huge
+  s.lt = math.min(s.lt + tokens, most)
 end
 
 -- The state is younger than what a process remembers: the server lost it. What was spent is not

@@ -1,4 +1,4 @@
-"""What the stores in Redis share: connections that belong to a loop, scripts, and patience."""
+"""Shared by the stores in Redis: connections per event loop, scripts, and time-outs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ __all__ = ["MOST_TIMEOUT", "Script", "Server", "patience"]
 MOST_TIMEOUT: Final = 0.5
 """Seconds; a server that has not answered by then is away."""
 
+# Seconds that a timer may be late on a busy loop without anything having stood still.
 _LATE: Final = 0.02
 _LONGEST_NAME: Final = 64
+_CONNECTIONS: Final = 2**20  # the server's maxclients is the limit, and says so
 
 
 class Script:
@@ -56,7 +58,8 @@ class Server:
         owner: the class in whose name errors are raised.
         server: a URL, or a client of ``redis.asyncio``, which is then never closed here.
         namespace: begins the names of the keys.
-        timeout: seconds, above 0 and at most 0.5.
+        timeout: seconds, above 0 and at most ``longest``.
+        longest: what ``timeout`` may be at most. Default 0.5.
 
     Raises:
         ConfigurationError: an argument is not usable.
@@ -66,10 +69,13 @@ class Server:
 
     def __init__(
         self, owner: str, server: str | redis.asyncio.Redis | RedisCluster, *,
-        namespace: str, timeout: float,
+        namespace: str, timeout: float, longest: float = MOST_TIMEOUT,
     ) -> None:  # fmt: skip
-        if not 0 < timeout <= MOST_TIMEOUT:
-            raise ConfigurationError(f"{owner}: timeout must be above 0 and at most 0.5 seconds")
+        if not 0 < timeout <= longest:
+            raise ConfigurationError(
+                f"{owner}: timeout must be above 0 and at most {longest:g} seconds"
+            )
+        # Braces are the hash tag's (see keys()): a second pair would put keys on another node.
         if not 0 < len(namespace) <= _LONGEST_NAME or set(namespace) & set("{}"):
             raise ConfigurationError(
                 f"{owner}: namespace must be 1 to 64 characters, without braces"
@@ -82,7 +88,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         if self.url is not None:
             try:
-                _connect(self.url)  # says at once that a URL is wrong; connects to nothing
+                _connect(self.url, timeout)  # says at once that a URL is wrong; connects to nothing
             except (ValueError, TypeError):
                 # It may hold a password.
                 raise ConfigurationError(
@@ -99,6 +105,7 @@ class Server:
 
     async def command(self, *words: Any) -> Any:
         """Run a command; its answer is bytes, also from a client that decodes what it is sent."""
+        # A client with decode_responses=True would return text where bytes are expected.
         options: dict[str, Any] = {NEVER_DECODE: []}
         return await self._connected().execute_command(*words, **options)
 
@@ -117,36 +124,41 @@ class Server:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             assert self.url is not None  # noqa: S101  (one of both is there)
-            self._client, self._loop = _connect(self.url), loop
+            self._client, self._loop = _connect(self.url, self.timeout), loop
         return self._client
 
     async def close(self) -> None:
         """Close the connections made here; idempotent, and a later use opens new ones."""
         client, self._client = self._client, None
+        # Connections of a loop that is gone cannot be closed on this one.
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
 
 
-def _connect(url: str) -> Any:
+def _connect(url: str, seconds: float) -> Any:
     return redis.asyncio.Redis.from_url(
         url,
         # A server that was stopped takes commands and never answers: the callers' patience ends
         # first, and this is for what nobody waits for. Blocking commands bring their own time.
         socket_timeout=None,
-        socket_connect_timeout=MOST_TIMEOUT,
+        socket_connect_timeout=max(seconds, MOST_TIMEOUT),
         retry=Retry(NoBackoff(), 0),
+        # redis-py's own is 100 from release 8 on, and each reader that waits holds one: the 101st
+        # would fail as if the server were away. A URL's ?max_connections= goes before this.
+        max_connections=_CONNECTIONS,
     )
 
 
 @asynccontextmanager
 async def patience(seconds: float) -> AsyncIterator[None]:
-    """Give up after so long; but where this loop stood still, look first what came meanwhile.
+    """Time out; but if the event loop stood still, first read what arrived meanwhile.
 
     Raises:
         TimeoutError: the block did not end.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
+    # Later than `end`, so that look() runs first and can move it.
     async with asyncio.timeout_at(end + _LATE) as scope:
 
         def look() -> None:

@@ -39,6 +39,7 @@ _SCRIPT: Final = Script("redis_streams.lua")
 _PARTS: Final = ("info", "log", "stop", "readers")
 # One command waits for no longer: a server that was stopped meanwhile is noticed after it.
 _SLICE: Final = 5.0
+_LONGEST_TIMEOUT: Final = 5.0  # no first token should wait longer for a store
 _INFO: Final = msgspec.json.Decoder(StreamInfo)
 
 
@@ -56,13 +57,15 @@ class RedisStreamStore:
         namespace: begins the names of the keys. Default ``konko-streams``.
         keep: seconds that a finished stream is kept. Default 300.
         max_stream_bytes: of one stream. Default 8 MiB.
-        timeout: seconds, at most 0.5, for what does not wait. Default 0.5.
+        timeout: seconds, at most 5, for what does not wait. Default 0.5. One that is missed counts
+            as an outage: new answers are not resumable for the next seconds, and running ones no
+            more. A first token waits for it, so it is a choice between the two.
 
     Raises:
         ConfigurationError: an argument is not usable.
     """
 
-    __slots__ = ("_keep", "_max_stream_bytes", "_server")
+    __slots__ = ("_keep", "_keys", "_max_stream_bytes", "_server")
 
     def __init__(
         self,
@@ -75,25 +78,32 @@ class RedisStreamStore:
     ) -> None:
         if min(keep, max_stream_bytes) <= 0:
             raise ConfigurationError("RedisStreamStore: all limits must be above 0")
-        self._server = Server("RedisStreamStore", server, namespace=namespace, timeout=timeout)
+        self._server = Server(
+            "RedisStreamStore", server, namespace=namespace, timeout=timeout,
+            longest=_LONGEST_TIMEOUT,
+        )  # fmt: skip
         self._keep = keep
+        self._keys: dict[str, str] = {}  # of the active streams that this process writes
         self._max_stream_bytes = max_stream_bytes
 
     # --- the writer's side
 
-    async def create(self, info: StreamInfo, *, lease: float) -> None:
+    async def create(self, info: StreamInfo, *, lease: float) -> str | None:
         """Begin a stream; see :class:`~konko_async.relay.StreamStore`."""
         body = msgspec.json.encode(info)
         try:
             word, *_ = await self._do(info.id, "create", body, _millis(lease), _millis(self._keep))
             if word == b"exists":
                 raise ConfigurationError("there is a stream of this id already")
-            if info.key is not None:
-                name = self._key(info.owner, info.key)
-                # As long as any stream lives that is watched; found only while it is active.
-                await self._ask("SET", name, info.id, "PX", _millis(7 * 86_400.0))
+            if info.key is None:
+                return None
+            name = self._keys[info.id] = self._key(info.owner, info.key)
+            # In one step, so that of two that come at once the later learns of the earlier.
+            earlier = await self._ask("GETSET", name, info.id)
+            await self._ask("PEXPIRE", name, _millis(lease + self._keep))
         except _FullError:
             raise StoreFullError("there is no room for another stream") from None
+        return await self._active(earlier)
 
     async def append(self, stream_id: str, payloads: Sequence[bytes]) -> int:
         """Add events; all readers that wait are woken."""
@@ -109,16 +119,22 @@ class RedisStreamStore:
 
     async def finish(self, stream_id: str, payloads: Sequence[bytes]) -> None:
         """Add the last events, in spite of any cap, and end the stream."""
+        # Before the command: a stream whose last write fails must not be kept here forever.
+        self._keys.pop(stream_id, None)
         await self._do(stream_id, "finish", *payloads)
 
     async def watch(self, stream_id: str, *, wait: float, lease: float) -> Watched:
-        """Wait, as its writer, until the stream's stop is asked for; renews the lease."""
+        """Wait, as its writer, until somebody stops the stream; renews the lease."""
         end = _now() + wait
+        if (name := self._keys.get(stream_id)) is not None:
+            # The key lasts for as long as the stream, and no longer.
+            await self._ask("PEXPIRE", name, _millis(wait + lease + self._keep))
         while True:
             told = await self._known(stream_id, "watch", _millis(lease))
             over, stop, unread, last = told
             if over == b"1" or _now() >= end:
                 return Watched(stop == b"1", int(unread) / 1000)
+            # Half a lease at most: it is to be renewed before it runs out.
             await self._wait(stream_id, "stop", last.decode(), min(end - _now(), lease / 2))
 
     # --- the readers' side
@@ -132,10 +148,10 @@ class RedisStreamStore:
 
     async def find(self, owner: str, key: str) -> str | None:
         """Return the id of the owner's latest active stream of that key."""
-        found = await self._ask("GET", self._key(owner, key))
-        if found is None:
-            return None
-        info = await self.info(found.decode())
+        return await self._active(await self._ask("GET", self._key(owner, key)))
+
+    async def _active(self, stream_id: bytes | None) -> str | None:
+        info = None if stream_id is None else await self.info(stream_id.decode())
         return info.id if info is not None and info.state == "active" else None
 
     async def read(self, stream_id: str, after: int, *, wait: float) -> Page:
@@ -146,6 +162,7 @@ class RedisStreamStore:
             left = int(due) / 1000
             if payloads or finished == b"1":
                 return Page(after + 1, payloads, finished == b"1")
+            # The writer's lease ran out: its process is gone, and nobody will finish the stream.
             if left <= 0:
                 raise StreamLostError("whoever wrote this stream is no more")
             if _now() >= end:
@@ -198,6 +215,8 @@ class RedisStreamStore:
         key = self._server.keys(_hash(stream_id), (part,))[0]
         words = ("XREAD", "COUNT", 1, "BLOCK", _millis(seconds), "STREAMS", key, after)
         try:
+            # Blocking commands have no socket timeout (see _connect): this is what ends a wait for
+            # a dead server.
             async with asyncio.timeout(seconds + self._server.timeout):
                 with suppress(TimeoutError):  # redis-py's, where a client of the user's has one
                     await self._server.command(*words)

@@ -26,6 +26,8 @@ __all__ = ["GRACE", "Bucket", "RequestBucket", "TokenBucket"]
 GRACE: Final = 1e-6
 """Seconds by which everything may be early."""
 
+# By default 1 % of a limit may leave back to back (RateLimit.burst). _SLACK forgives late timers;
+# below 1 it lets no second request out, see RequestBucket.
 _BURST_SHARE: Final = 0.01
 _SLACK_SHARE: Final = 0.005
 _MAX_SLACK: Final = 0.5
@@ -42,12 +44,14 @@ class Bucket(Protocol):
         limit: what any window may hold.
         burst: what may leave back to back.
         rate: what leaves per second in the long run.
+        share: the part of the possible rate that this is.
         spent: what was spent in the last window.
     """
 
     limit: float
     burst: float
     rate: float
+    share: float
     spent: SlidingSum
 
     def try_take(self, now: float, amount: float) -> Charge | None:
@@ -59,11 +63,21 @@ class Bucket(Protocol):
     def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:
         """Correct a charge of ``reserved`` to what was really ``used``."""
 
-    def resize(self, now: float, limit: float) -> None:
-        """Change the limit; what was spent stays spent."""
+    def resize(self, now: float, limit: float, share: float = 1.0) -> None:
+        """Change the limit; what was spent stays spent.
+
+        Args:
+            now: the time.
+            limit: what any window may hold.
+            share: of the pace that the limit allows. The window itself stays whole: it is full of
+                what was accepted before, and a smaller one would stall until that has left it.
+        """
 
     def hold(self, until: float) -> None:
-        """Let no burst gather until ``until``, so that a pause ends spread out."""
+        """Let no burst gather until ``until``, so that a cool-down ends spread out."""
+
+    def thaw(self, at: float) -> None:
+        """Hold only until ``at``, earlier than :meth:`hold` said."""
 
     def shift(self, delta: float) -> None:
         """Move everything by ``delta`` seconds: the clock was replaced by another."""
@@ -79,13 +93,13 @@ class RequestBucket(AsyncLimiter):
     (0.45 s of a minute), which is what the network may delay one request more than another.
 
     B has a further ``min(0.5, 0.5 % of L)``, which lets no second request out but forgives timers
-    that fire late: with B = 1 exactly, each late one would cost its lateness for ever.
+    that fire late: with B = 1 exactly, each late one would cost its lateness forever.
 
     The inherited ``acquire()`` is not used: its heap serves the smallest first. Order is the
     lane's business.
     """
 
-    __slots__ = ("_asked_burst", "_grace", "burst", "limit", "rate", "spent")
+    __slots__ = ("_asked_burst", "_grace", "burst", "limit", "rate", "share", "spent")
 
     def __init__(
         self,
@@ -96,6 +110,7 @@ class RequestBucket(AsyncLimiter):
         spent: SlidingSum | None = None,
     ) -> None:
         self._asked_burst = burst
+        self.share = 1.0
         self.spent = SlidingSum(window) if spent is None else spent
         self.limit, self.burst, self.rate = _requests(limit, window, burst)
         super().__init__(self.burst, self.burst / self.rate)
@@ -114,6 +129,7 @@ class RequestBucket(AsyncLimiter):
         elif elapsed < 0:
             return None
         level += amount
+        # The level first: it is a comparison of floats, the window may have slots to expire.
         if level > self._grace:
             return None
         spent = self.spent
@@ -132,15 +148,19 @@ class RequestBucket(AsyncLimiter):
         wait = over / self._rate_per_sec if over > self._grace - self.burst else 0.0
         return max(wait - min(elapsed, 0.0), _room(self.spent, now, ahead + amount, self.limit))
 
-    def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:  # noqa: ARG002
+    def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:  # noqa: ARG002  (Bucket's signature)
         """Correct a charge; given back, it may be taken again at once if the window has room."""
         self.spent.correct(charge, used - reserved)
         self._level = max(self._level + used - reserved, 0.0)
 
-    def resize(self, now: float, limit: float) -> None:
-        """Change the limit; the level stays, in requests."""
+    def resize(self, now: float, limit: float, share: float = 1.0) -> None:
+        """Change the limit and the share of its pace; the level stays, in requests."""
         self._settle_level(now)
-        self.limit, self.burst, self.rate = _requests(limit, self.spent.window, self._asked_burst)
+        window = self.spent.window
+        self.limit, self.burst, rate = _requests(limit, window, self._asked_burst)
+        self.share = share
+        # One call per window at least.
+        self.rate = max(rate * share, min(rate, 1.0 / (window * COVER)))
         self.max_rate, self.time_period = self.burst, self.burst / self.rate
         self._rate_per_sec = self.rate
         self._grace = self.burst + self.rate * GRACE
@@ -148,7 +168,12 @@ class RequestBucket(AsyncLimiter):
     def hold(self, until: float) -> None:
         """Be full but for one request at ``until``."""
         self._settle_level(until)
+        # Not empty: all that waited would leave in one burst when the cool-down ends.
         self._level = max(self._level, self.burst - 1.0)
+
+    def thaw(self, at: float) -> None:
+        """Hold only until ``at``; see :class:`Bucket`."""
+        self._last_check = min(self._last_check, at)
 
     def shift(self, delta: float) -> None:
         """Move to another clock; no aiolimiter warning, as the level is not bound to a loop."""
@@ -171,9 +196,11 @@ class TokenBucket:
     * More used than reserved is a debt. Less used is given back: to the window at the moment of the
       reservation, and to the level as credit, which may be spent at once and else fades at the
       bucket's rate. A charge that has left the window gives nothing back.
+    * Nobody owes more than one window: by then the server counts from zero again, whatever it
+      reported. So absurd figures cost a wait of one window at most.
     """
 
-    __slots__ = ("_at", "_grace", "_level", "burst", "limit", "rate", "spent")
+    __slots__ = ("_at", "_grace", "_level", "burst", "limit", "rate", "share", "spent")
 
     def __init__(
         self,
@@ -186,17 +213,16 @@ class TokenBucket:
         self.spent = SlidingSum(window) if spent is None else spent
         self._level = 0.0
         self._at = 0.0
-        self._size(limit, burst)
+        self._size(limit, burst, 1.0)
 
-    def _size(self, limit: float, burst: float | None) -> None:
-        self.limit = limit
+    def _size(self, limit: float, burst: float | None, share: float) -> None:
+        self.limit, self.share = limit, share
         self.burst = limit * _BURST_SHARE if burst is None else burst
         # The window keeps the last hundredth. More would cost waiting in one piece once a window,
         # so a larger burst lowers the rate, if not to nothing.
         excess = self.burst - limit * _BURST_SHARE
-        self.rate = max(limit - max(excess, 0.0), limit * _BURST_SHARE) / (
-            self.spent.window * COVER
-        )
+        amount = max(limit - max(excess, 0.0), limit * _BURST_SHARE)
+        self.rate = share * amount / (self.spent.window * COVER)
         self._grace = self.rate * GRACE
 
     def try_take(self, now: float, amount: float) -> Charge | None:
@@ -207,7 +233,7 @@ class TokenBucket:
             self._at = now
             if level > 0.0:
                 level -= elapsed * self.rate
-                if level < 0.0:  # noqa: PLR1730  (as above)
+                if level < 0.0:  # noqa: PLR1730  (max() is a call, and this is the hot path)
                     level = 0.0
                 self._level = level
             elif level:
@@ -220,6 +246,7 @@ class TokenBucket:
         spent = self.spent
         if now >= spent.expires:
             spent.expire(now)
+        # An empty window admits any amount: one above the limit would otherwise wait forever.
         if spent.total + amount > self.limit and spent.total > 0.0:
             return None
         self._level = level + amount
@@ -242,21 +269,31 @@ class TokenBucket:
         if now >= self.spent.expires:
             self.spent.expire(now)
         difference = used - reserved
-        if self.spent.correct(charge, difference):
-            self._level += difference
-        elif difference > 0:
-            self.spent.add(now, difference)
+        if difference > 0:
+            self._owe(now, charge, min(difference, max(self.limit - reserved, 0.0)))
+        elif self.spent.correct(charge, difference):
             self._level += difference
 
-    def resize(self, now: float, limit: float) -> None:
+    def _owe(self, now: float, charge: Charge, difference: float) -> None:
+        # The charge has left the window, but the excess was used all the same: it counts as of now.
+        if not self.spent.correct(charge, difference):
+            self.spent.add(now, difference)
+        # Bounded by a window, but never below what is owed already: large calls may owe more.
+        self._level = max(min(self._level + difference, self.limit), self._level)
+
+    def resize(self, now: float, limit: float, share: float = 1.0) -> None:
         """Change the limit, and the burst in proportion; the level stays, in tokens."""
         self._advance(now)
-        self._size(limit, self.burst * limit / self.limit)
+        self._size(limit, self.burst * limit / self.limit, share)
 
     def hold(self, until: float) -> None:
         """Be half full at ``until``: enough for one usual call, and then at the rate."""
         self._advance(until)
         self._level = max(self._level, self.burst / 2)
+
+    def thaw(self, at: float) -> None:
+        """Hold only until ``at``; see :class:`Bucket`."""
+        self._at = min(self._at, at)
 
     def shift(self, delta: float) -> None:
         """Move to another clock."""
@@ -276,6 +313,7 @@ def _requests(limit: float, window: float, burst: float | None) -> tuple[float, 
     whole = float(max(math.floor(limit), 1))
     wanted = max(1.0, math.floor(whole * _BURST_SHARE)) if burst is None else min(burst, whole)
     size = wanted + min(whole * _SLACK_SHARE, _MAX_SLACK)
+    # See RequestBucket for why no more than this keeps a strict window.
     return whole, size, (whole - size + 1.0) / (window * COVER)
 
 

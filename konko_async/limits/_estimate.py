@@ -1,4 +1,4 @@
-"""How many tokens a call will use, guessed before it is sent, at the price of a few additions."""
+"""Estimates how many tokens a call will use before it is sent, in a few additions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import msgspec
 
 from konko_async.errors import ConfigurationError
 
-__all__ = ["estimate_tokens", "estimate_with"]
+__all__ = ["answer_tokens", "estimate_tokens", "estimate_with", "prompt_tokens"]
 
 _BYTES_PER_TOKEN: Final = 4
+# Servers generate up to the model's maximum where no limit is given; to reserve that much would
+# block a token limit with a few calls. What was really used is settled afterwards.
 _DEFAULT_ANSWER: Final = 256
+# The longest tokens that streams of prose or code have on average; a server whose chunks are longer
+# puts several tokens into one.
+_BYTES_PER_CHUNK: Final = 8
 # What a high-detail image of common size costs on OpenAI's vision models.
 _IMAGE: Final = 765
 # Role and separators of one message.
@@ -23,7 +28,7 @@ _CHAT: Final = attrgetter("messages", "tools", "max_completion_tokens", "max_tok
 
 
 def estimate_tokens(params: Mapping[str, Any]) -> int:
-    """Guess the tokens of a call: UTF-8 bytes / 4, plus the longest answer it allows.
+    """Guess the tokens of a call: UTF-8 bytes / 4, plus its maximum output tokens.
 
     Four bytes per token is OpenAI's rule of thumb for English; other scripts have more tokens per
     character, and more bytes too. The answer counts as ``max_completion_tokens`` or ``max_tokens``,
@@ -45,7 +50,7 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
         answer, old_answer = get("max_completion_tokens"), get("max_tokens")
     if not messages:
         prompt = _prompt(_getter(params)("prompt"))
-    else:
+    else:  # as _messages() has it, but without its frame
         prompt = sum(map(_content_bytes, messages)) // _BYTES_PER_TOKEN
         prompt += _PER_MESSAGE * len(messages)
     if tools:
@@ -56,8 +61,34 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
     return max(prompt + answer * (choices if isinstance(choices, int) and choices > 0 else 1), 1)
 
 
+def prompt_tokens(params: Any) -> int:
+    """Guess the tokens of a call's prompt alone, as :func:`estimate_tokens` counts them.
+
+    Args:
+        params: what the call is made with (a dict of ``create()``'s arguments, or a struct).
+    """
+    get = _getter(params)
+    messages, tools = get("messages"), get("tools")
+    if messages:
+        return _messages(messages) + _bytes(tools) // _BYTES_PER_TOKEN
+    return _prompt(get("prompt") if get("input") is None else get("input"))
+
+
+def answer_tokens(chunks: int, size: int) -> int:
+    """Guess the tokens of a streamed answer from what has come of it.
+
+    Nearly every server sends one token a chunk. Where the chunks are too long for that, four bytes
+    count as one token.
+
+    Args:
+        chunks: how many have come; the first as a rule brings the role and no text.
+        size: UTF-8 bytes of their text.
+    """
+    return min(chunks, size) if size <= _BYTES_PER_CHUNK * chunks else size // _BYTES_PER_TOKEN
+
+
 def estimate_with(function: Callable[[dict[str, Any]], int], params: Any) -> int:
-    """Ask the user's function.
+    """Estimate with the user's own function.
 
     Raises:
         ConfigurationError: it failed, or returned something else than a count.
@@ -84,6 +115,10 @@ def _getter(params: Any) -> Callable[[str], Any]:
         return None if value is msgspec.UNSET else value
 
     return get
+
+
+def _messages(messages: Any) -> int:
+    return sum(map(_content_bytes, messages)) // _BYTES_PER_TOKEN + _PER_MESSAGE * len(messages)
 
 
 def _content_bytes(message: Any) -> int:

@@ -1,4 +1,4 @@
-"""Admission of the calls of one model and key: decide first, await after."""
+"""Admits the calls of one model and key: the decision is synchronous, only waiting awaits."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from konko_async.errors import ConfigurationError
 from konko_async.limits._adaptive import concurrency
-from konko_async.limits._learn import read_limits
+from konko_async.limits._headers import read_limits
 from konko_async.limits._permit import Outcome, Permit
 from konko_async.limits._queue import Line, Waiter, Waiting
-from konko_async.limits._refusal import Cause, refusal
-from konko_async.limits._snapshot import LaneLimits, WaitingCounts
+from konko_async.limits._rejection import Cause, refusal
+from konko_async.limits._stats import LaneLimits, WaitingCounts
 from konko_async.limits._throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from konko_async._options import Priority, RateLimit
+    from konko_async._core.policies import Priority, RateLimit
     from konko_async.errors import RateLimitTimeoutError
 
 __all__ = ["RESERVE_FOR", "Lane"]
@@ -30,15 +30,19 @@ _running_loop = asyncio.get_running_loop
 RESERVE_FOR: Final = 10.0
 """Seconds for which places are kept free of batch calls after an interactive call was seen."""
 
+# One slot in sixteen stays free for the next interactive call (at least one); see "Priorities" in
+# docs/explanation/limits.md.
 _RESERVE_SHARE: Final = 16
+_RESETS_FIRST: Final = 16
+_RESETS_EVERY: Final = 32
 
 
 class Lane:
     """Admits the calls of one model and key; made by :meth:`Limiter.lane`.
 
-    A call is admitted in one synchronous step when no pause is on and a place, a request of the
-    window and its tokens are all there; else it waits, and takes nothing while it waits. It must be
-    used from one thread, on one running loop at a time.
+    A call is admitted in one synchronous step when there is no cool-down and a slot, a request of
+    the window and its tokens are all there; else it waits, and takes nothing while it waits. It
+    must be used from one thread, on one running loop at a time.
 
     Attributes:
         model: the model's id.
@@ -69,9 +73,22 @@ class Lane:
         self._time = time.monotonic
         self._era = 0
 
+    immediate: ClassVar[bool] = True
+    """Whether :meth:`try_admit` decides; else somebody else has to be asked, by :meth:`admit`."""
+
+    def outlook(self, tokens: int = 0) -> tuple[float, Cause]:
+        """Return the least seconds until a call could be admitted, and what keeps it."""
+        ahead = self._queue.ahead(self._queue.interactive)
+        return self._throttle.outlook(self._clock(), tokens, *ahead)
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the cool-down after a rejection ends; 0 if there is none."""
+        return max(self._throttle.paused_until - self._clock(), 0.0)
+
     @property
     def counts_tokens(self) -> bool:
-        """Whether tokens are limited here, by the user or by what the server told."""
+        """Whether tokens are limited here, by the user or by what the server reported."""
         return self._throttle.tokens.bucket is not None
 
     def try_admit(self, tokens: int = 0, priority: Priority = "interactive") -> Permit | None:
@@ -97,6 +114,7 @@ class Lane:
             cap = self._batch_cap(now)
         else:
             self._reserve_until = now + RESERVE_FOR
+        # The common case, nobody waiting, needs no look at the order.
         if not self._queue.total:
             return self._take(now, tokens, cap)
         permit = self._take(now, tokens, cap) if self._queue.may_pass(priority) else None
@@ -122,13 +140,15 @@ class Lane:
 
         Raises:
             RateLimitTimeoutError: it cannot be admitted before its deadline. Raised at once where
-                the wait is known (pause, requests, tokens); a wait for a place ends when others
-                do, which nobody knows, so that one is refused at its deadline.
+                the wait is known (cool-down, requests, tokens); a wait for a slot ends when others
+                do, at an unknown time, so that one is refused at its deadline.
             ConfigurationError: see :meth:`try_admit`.
         """
         permit = self.try_admit(tokens, priority)
         if permit is not None:
             return permit
+        # No await between try_admit() and this: a call that released its permit in between would
+        # not know that somebody waits.
         waiter = self._enqueue(tokens, priority, deadline)
         try:
             return await waiter.future
@@ -141,6 +161,7 @@ class Lane:
         in_flight = self._in_flight
         if in_flight >= cap:
             return None
+        # Last, as it is the only step that changes counts: nothing has to be undone.
         charges = self._throttle.try_take(now, tokens)
         if charges is None:
             return None
@@ -148,7 +169,7 @@ class Lane:
         return Permit(self, self._era, now, in_flight, tokens, charges)
 
     def _batch_cap(self, now: float) -> float:
-        """The places that batch calls may fill: the last are free for people, if any are about."""
+        """The slots that batch calls may fill: the last are reserved for interactive calls."""
         cap = self._cap
         if now >= self._reserve_until or cap == math.inf or self._queue.batch_turn():
             return cap
@@ -171,18 +192,20 @@ class Lane:
         return waiter
 
     def _give_up(self, waiter: Waiter) -> None:
-        """A cancelled waiter leaves; what it was granted in the meantime goes back."""
+        """Remove a cancelled waiter; what it was granted in the meantime goes back."""
         future = waiter.future
         if waiter.alive:
             self._queue.leave(waiter)
             self._pump()
         elif not future.cancelled() and future.exception() is None:
             permit = future.result()
+            # Granted in the same event-loop iteration as the cancellation: nobody will ever use
+            # this permit.
             permit.refund()
             permit.release(outcome="cancelled")
 
     def _pump(self) -> None:
-        """Admit whoever can be. Not re-entered: a finaliser may release a permit at any point."""
+        """Admit every call that fits; not re-entered, as a finaliser may release a permit."""
         if self._pumping:
             self._again = True
             return
@@ -197,6 +220,7 @@ class Lane:
     def _serve(self) -> None:
         queue, now, wake = self._queue, self._time(), math.inf
         earliest = now
+        # Here, and not on a timer: a lane without traffic need not recover.
         if now >= self._throttle.belief.review:
             self._throttle.review(now)
         while queue.total:
@@ -209,9 +233,10 @@ class Lane:
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
                 ready = self._ready_at(now, waiter.tokens, cap)
-                # A place may become free at any moment, the time of the others is known.
+                # A slot may become free at any moment, the time of the others is known.
                 earliest = ready if self._in_flight < cap else now
                 if waiter.deadline is None or earliest <= waiter.deadline:
+                    # One head at a time: whoever is behind it waits in order, whatever would fit.
                     wake = ready
                     break
                 self._refuse(waiter, now)
@@ -225,10 +250,10 @@ class Lane:
         return self._cap if line is self._queue.interactive else self._batch_cap(now)
 
     def _ready_at(self, now: float, tokens: int, cap: float) -> float:
-        """When to look again; ``inf`` if nothing but a place becoming free can help."""
+        """When to look again; ``inf`` if only a slot that becomes free can help."""
         if self._in_flight < cap:
             return self._throttle.ready_at(now, tokens)
-        if self._in_flight < self._cap:  # what keeps a batch call out is a reserved place
+        if self._in_flight < self._cap:  # what keeps a batch call out is a reserved slot
             return max(self._throttle.ready_at(now, tokens), self._reserve_until)
         return math.inf
 
@@ -246,6 +271,7 @@ class Lane:
 
     def _sleep_until(self, wake: float) -> None:
         """Keep one timer, for ``wake`` or a little earlier."""
+        # A timer that fires too early costs one look at the queue, not a new timer per call.
         if wake == self._wake_at or (self._wake_at < wake < math.inf):
             return
         if self._timer is not None:
@@ -261,7 +287,7 @@ class Lane:
         self._pump()
 
     def _refuse(self, waiter: Waiter, now: float) -> None:
-        """Fail one that waits: its deadline passed, or surely will."""
+        """Fail a waiting call whose deadline has passed, or is certain to."""
         line, waited = waiter.line, now - waiter.since
         self._queue.leave(waiter)
         if waiter.future.done():
@@ -280,22 +306,27 @@ class Lane:
         waiting = self._queue.total
         return refusal(self.model, cause, wait=wait, patience=patience, waiting=waiting)
 
-    def _settle(self, permit: Permit, used: int) -> None:
+    def settle(self, permit: Permit, used: int) -> None:
+        """Correct the reserved tokens of a permit to ``used``."""
         self._throttle.settle(self._time(), permit.charges, permit.tokens, used)
+        # Only tokens that come back can admit somebody.
         if self._queue.total and used < permit.tokens:
             self._pump()
 
-    def _refund(self, permit: Permit) -> None:
+    def refund(self, permit: Permit) -> None:
+        """Take back the request and the tokens of a call that never reached the server."""
         self._throttle.refund(self._time(), permit.charges, permit.tokens)
         if self._queue.total:
             self._pump()
 
-    def _release(self, permit: Permit, latency: float | None, outcome: Outcome) -> None:
+    def release(self, permit: Permit, latency: float | None, outcome: Outcome) -> None:
+        """Free the concurrency slot of a permit."""
         if permit.era != self._era:
-            return  # of a loop that is gone: its places were freed with it
+            return  # of a loop that is gone: its slots were freed with it
+        # Before anything else: whoever is admitted below needs the slot.
         self._in_flight -= 1
-        if outcome == "ok" and self._throttle.strikes.count:
-            self._throttle.strikes.forgive(permit.admitted_at)
+        if self._throttle.watching and outcome == "ok":
+            self._throttle.answered(self._time(), permit.admitted_at)
         if self._adaptive is not None:
             now = self._time()
             if latency is None:
@@ -312,23 +343,49 @@ class Lane:
         Args:
             headers: names in lower case, or a case-insensitive mapping.
         """
-        if self._throttle.learns and (told := read_limits(headers)) is not None:
+        throttle = self._throttle
+        if not throttle.learns:
+            return
+        # Resets say what period a limit is for; that hardly changes.
+        reads = throttle.reads
+        told = read_limits(headers, resets=reads < _RESETS_FIRST or not reads % _RESETS_EVERY)
+        if told is not None:
             now = self._clock()
-            self._news(now, paused=self._throttle.read(now, told, self._in_flight))
+            self._news(now, paused=throttle.read(now, told, self._in_flight))
+        elif throttle.requests.learned is not None or throttle.tokens.learned is not None:
+            now = self._clock()
+            throttle.unconfirmed(now)
+            self._news(now, paused=False)
 
-    def observe_rejection(self, retry_after: float | None = None) -> None:
-        """Note a 429, or a 503 that says when to come back: all calls of this lane pause.
+    def observe_answer(self, permit: Permit) -> None:
+        """Note that a stream has begun: the server accepted the call, long before it ends."""
+        throttle = self._throttle
+        if throttle.watching and permit.era == self._era:
+            throttle.answered(self._time(), permit.admitted_at)
+            if self._queue.total:
+                self._pump()
 
-        The pause is the longest one asked for. It ends spread out: one call, then the next ones at
-        the known rate, or at 0.7 of the rate that the server took before, growing.
+    def observe_rejection(
+        self, retry_after: float | None = None, permit: Permit | None = None
+    ) -> None:
+        """Note a 429, or a 503 that says when to come back: all calls of this lane cool down.
+
+        The cool-down is the longest one asked for. It ends spread out: one call, then the next ones
+        at the known rate, or at 0.7 of the rate that the server took before, growing. It is lifted,
+        and what was learned from it is undone, if calls that were sent after the rejected one are
+        answered meanwhile; see :class:`RandomRejections`.
 
         Args:
-            retry_after: seconds the server asked for. Without it the pause is 0.25 s, doubling with
-                each further episode up to 16 s; with adaptive concurrency, which answers the first
-                two in a row itself, only from the third on.
+            retry_after: seconds the server asked for. Without it the cool-down is 0.25 s, doubling
+                with each further episode up to 16 s; with adaptive concurrency, which answers the
+                first two in a row itself, only from the third on.
+            permit: of the rejected call. None where it is certain that a limit was reached, such
+                as when headers say that nothing remains.
         """
         now, patient = self._clock(), self._adaptive is not None
-        self._news(now, paused=self._throttle.reject(now, retry_after, patient=patient))
+        sent_at = None if permit is None else permit.admitted_at
+        paused = self._throttle.reject(now, retry_after, patient=patient, sent_at=sent_at)
+        self._news(now, paused=paused)
 
     def _news(self, now: float, *, paused: bool) -> None:
         if self._queue.total:
@@ -384,7 +441,7 @@ class Lane:
         return self._time()
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go over to another loop: what was spent stays spent, on the new loop's clock."""
+        """Switch to another event loop: what was spent stays spent, on the new loop's clock."""
         old = self._loop
         if old is not None:
             # After a fork the parent's loop still says that it runs.
@@ -393,11 +450,15 @@ class Lane:
                     "a rate limiter (a client) is in use on another running event loop: "
                     "make one client per loop"
                 )
-            # Whoever waited or held a place there is gone.
+            # Whoever waited or held a slot there is gone.
             self._queue = Waiting()
+            # Permits of the old loop may still be released, by finalisers; they must not free slots
+            # twice.
             self._era += 1
             self._in_flight = 0
             self._timer, self._wake_at = None, math.inf
+        # What was spent on the old clock still counts: a new loop per asyncio.run() must not reset
+        # limits.
         delta = loop.time() - self._time()
         self._throttle.shift(delta)
         self._reserve_until += delta

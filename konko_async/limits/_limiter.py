@@ -1,4 +1,4 @@
-"""The face of the limits: one limiter per client family."""
+"""The entry point of the limits: one limiter for a client and its copies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from konko_async.limits._estimate import estimate_tokens, estimate_with
 from konko_async.limits._lane import Lane
-from konko_async.limits._link import Link, Notify
-from konko_async.limits._shared import SharedLane
-from konko_async.limits._snapshot import Limits
+from konko_async.limits._shared.shared_lane import SharedLane
+from konko_async.limits._shared.store_health import Notify, StoreHealth
+from konko_async.limits._stats import Limits
 
 if TYPE_CHECKING:
-    from konko_async._options import RateLimit
+    from konko_async._core.policies import RateLimit
 
 __all__ = ["Limiter"]
 
+# A relay's users may name any model; from here on each new one first looks for lanes to drop.
 _MANY_LANES: Final = 1024
 
 
@@ -25,14 +26,14 @@ class Limiter:
     Args:
         rate_limit: the limits of each model and key. None of them set: only what the server says
             (headers, rejections) is kept.
-        notify: told when a store of shared limits goes away and when it comes back.
+        notify: called when a store of shared limits becomes unavailable, and when it recovers.
     """
 
     __slots__ = ("_lanes", "_link", "_rate_limit")
 
     def __init__(self, rate_limit: RateLimit, notify: Notify | None = None) -> None:
         self._rate_limit = rate_limit
-        self._link = None if rate_limit.store is None else Link(rate_limit, notify)
+        self._link = None if rate_limit.store is None else StoreHealth(rate_limit, notify)
         self._lanes: dict[tuple[str | None, str], Lane] = {}
 
     @property
@@ -49,6 +50,8 @@ class Limiter:
         """
         lane = self._lanes.get((model, key_fingerprint))
         if lane is None:
+            # Only idle lanes go, so this is no bound: a lane in use holds counts that must not be
+            # lost.
             if len(self._lanes) >= _MANY_LANES:
                 self._forget_idle()
             lane = self._make(model, key_fingerprint)
@@ -80,13 +83,14 @@ class Limiter:
         return Limits(tuple(lane.snapshot() for lane in self._lanes.values()))
 
     async def close(self) -> None:
-        """Tell a store what is left to be told, and let go of it; idempotent."""
+        """Send pending updates to the store, if there is one, and disconnect; idempotent."""
         if self._link is None:
             return
         lanes = [lane for lane in self._lanes.values() if isinstance(lane, SharedLane)]
+        # All at once, as each may take half a second where the store does not answer.
         await asyncio.gather(*(lane.close() for lane in lanes))
         await self._link.store.close()
 
     def _forget_idle(self) -> None:
-        """Where model names come from outside, lanes that hold nothing must not pile up."""
+        """Drop idle lanes, which would pile up where model names come from outside."""
         self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.idle()}

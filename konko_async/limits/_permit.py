@@ -1,23 +1,35 @@
-"""What an admitted call holds, and how it lets go of it."""
+"""Permits: what an admitted call holds, and how it gives that back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from konko_async.limits._lane import Lane
     from konko_async.limits._throttle import Charges
 
-__all__ = ["Outcome", "Permit", "SharedPermit"]
+__all__ = ["Outcome", "Permit", "PermitOwner", "SharedPermit"]
 
 Outcome = Literal["ok", "rejected", "error", "cancelled"]
 """How a call ended: served; turned away by the server (429, overload); failed; given up."""
 
 
-class Permit:
-    """The right to send one call: a place, one request of the window, and reserved tokens.
+class PermitOwner(Protocol):
+    """What granted a permit, and gets the call's outcome: a lane, local or shared."""
 
-    The place is freed by :meth:`release`, the tokens are corrected by :meth:`settle`; both once,
+    def settle(self, permit: Permit, used: int) -> None:
+        """Correct the reserved tokens of a permit to ``used``."""
+
+    def refund(self, permit: Permit) -> None:
+        """Take back the request and the tokens of a call that never reached the server."""
+
+    def release(self, permit: Permit, latency: float | None, outcome: Outcome) -> None:
+        """Free the concurrency slot of a permit."""
+
+
+class Permit:
+    """The right to send one call: a slot, one request of the window, and reserved tokens.
+
+    The slot is freed by :meth:`release`, the tokens are corrected by :meth:`settle`; both once,
     in any order, from whatever ends the call. A permit that is released and never settled keeps
     its estimate.
 
@@ -31,20 +43,20 @@ class Permit:
     """
 
     __slots__ = (
-        "_lane", "_open", "_settled", "admitted_at", "charges", "era", "in_flight", "tokens",
+        "_open", "_owner", "_settled", "admitted_at", "charges", "era", "in_flight", "tokens",
         "waited",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917  (keywords cost a tenth of the whole admission)
         self,
-        lane: Lane,
+        owner: PermitOwner,
         era: int,
         admitted_at: float,
         in_flight: int,
         tokens: int,
         charges: Charges,
     ) -> None:
-        self._lane = lane
+        self._owner = owner
         self.era = era
         self.admitted_at = admitted_at
         self.in_flight = in_flight
@@ -58,26 +70,37 @@ class Permit:
         """Correct the reserved tokens to what was used; idempotent, the first call counts.
 
         Args:
-            total_tokens: prompt and answer together; None where the server told none, which keeps
-                the estimate.
+            total_tokens: prompt and answer together; None where the server reported none, which
+                keeps the estimate, as does a figure below 1.
         """
         if self._settled:
             return
         self._settled = True
-        if total_tokens is not None and total_tokens != self.tokens:
-            self._lane._settle(self, total_tokens)  # noqa: SLF001  (one unit)
+        # A figure below 1 (or NaN) would be credit for all others.
+        if total_tokens is not None and total_tokens != self.tokens and total_tokens >= 1:
+            self._owner.settle(self, total_tokens)
+
+    def settle_refused(self) -> None:
+        """Give the tokens back and keep the request: the server refused it before a model ran.
+
+        Idempotent; does nothing after :meth:`settle`.
+        """
+        if not self._settled:
+            self._settled = True
+            self._owner.settle(self, 0)
 
     def refund(self) -> None:
         """Give the request and the tokens back: nothing reached the server; idempotent.
 
-        Does nothing after :meth:`settle`, and does not free the place.
+        Does nothing after :meth:`settle`, and does not free the slot.
         """
+        # Once settled, the server has reported usage: it did receive the call.
         if not self._settled:
             self._settled = True
-            self._lane._refund(self)  # noqa: SLF001  (one unit)
+            self._owner.refund(self)
 
     def release(self, latency: float | None = None, outcome: Outcome = "ok") -> None:
-        """Free the place; idempotent. Settles nothing.
+        """Free the slot; idempotent. Settles nothing.
 
         Args:
             latency: seconds the server took; by default the time since the admission. The adaptive
@@ -86,7 +109,7 @@ class Permit:
         """
         if self._open:
             self._open = False
-            self._lane._release(self, latency, outcome)  # noqa: SLF001  (one unit)
+            self._owner.release(self, latency, outcome)
 
     def __repr__(self) -> str:
         state = "in flight" if self._open else "released"

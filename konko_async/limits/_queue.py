@@ -1,4 +1,4 @@
-"""Who waits: one first-in-first-out line per priority, and the deadlines of all of them."""
+"""FIFO wait queues, one per priority, with deadlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["INTERACTIVE_PER_BATCH", "Deadlines", "Line", "Waiter", "Waiting"]
 
 INTERACTIVE_PER_BATCH: Final = 4
-"""Interactive calls admitted in a row before a batch call that waits has its turn."""
+"""Interactive calls admitted in a row before a waiting batch call is admitted."""
 
 
 # Fewer dead entries than this are not worth a sweep.
@@ -24,7 +24,7 @@ _SWEEP_FROM: Final = 64
 
 
 class Waiter:
-    """One call that waits: a future, and what it waits for.
+    """A waiting call: its future, and what it needs to be admitted.
 
     Attributes:
         future: gets the permit, or the error.
@@ -56,13 +56,14 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.alive = True
+        # Both are compared when it is refused, to say how long it would have waited.
         self.ahead = line.count
         self.served = line.served
         self.ticket = 0
 
 
 class Line:
-    """A first-in-first-out line; leaving it from the middle is O(1), amortised.
+    """A FIFO queue of one priority; leaving it from the middle is O(1), amortised.
 
     Who leaves stays in the deque until it comes to the front, or until the dead outnumber the
     living and are swept: callers that come and give up again and again cost no memory.
@@ -139,11 +140,13 @@ class Deadlines:
 
     def add(self, deadline: float, waiter: Waiter) -> None:
         """Watch a waiter."""
+        # The counter decides between equal deadlines: waiters cannot be compared.
         heapq.heappush(self._heap, (deadline, next(self._count), waiter))
 
     def drop(self) -> None:
         """Note that one that is watched does not wait any more."""
         self._dead += 1
+        # Half dead before a sweep, so that its O(n) is paid for by as many drops.
         if self._dead > _SWEEP_FROM and self._dead * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].alive]
             heapq.heapify(self._heap)
@@ -159,15 +162,15 @@ class Deadlines:
 
 
 class Waiting:
-    """All that wait, and whose turn it is.
+    """All waiting calls, and which priority is admitted next.
 
     Interactive calls go first, but of every five admissions for which both wait, one is a batch
-    call's: enough for a batch never to starve, at the price of one batch call's turn in front of a
-    fifth of the interactive ones, and only while they come faster than they can be served.
+    call's: enough for a batch never to starve. The price is one batch call in front of a fifth of
+    the interactive ones, and only while they come faster than they can be served.
 
     Attributes:
-        interactive: people who wait.
-        batch: work that can.
+        interactive: calls that somebody waits for.
+        batch: calls that have time.
         deadlines: of either.
         total: how many wait.
     """
@@ -198,6 +201,8 @@ class Waiting:
 
     def may_pass(self, priority: str) -> bool:
         """Whether a newcomer overtakes nobody whom it may not overtake, if it is admitted now."""
+        # Whoever waits came first. Only a batch call may be overtaken, and only by an interactive
+        # call, while the 4 : 1 share allows it.
         if self.interactive.count or priority == "batch":
             return not self.total
         return not self.batch.count or self._streak < INTERACTIVE_PER_BATCH
@@ -219,6 +224,7 @@ class Waiting:
         self.total -= 1
         if waiter.deadline is not None:
             self.deadlines.drop()
+        # Without batch calls waiting, interactive ones take nobody's turn, and are not counted.
         self._streak = self._streak + 1 if line is self.interactive and self.batch.count else 0
 
     def leave(self, waiter: Waiter) -> None:
@@ -232,6 +238,8 @@ class Waiting:
         """How many, and how many tokens, are surely served before a newcomer of this line."""
         if line is self.interactive:
             return line.count, line.tokens
+        # Interactive calls that come later may go first as well, so this is a lower bound: a batch
+        # call is refused at once only if it is certain to miss its deadline.
         first = max(INTERACTIVE_PER_BATCH - self._streak, 0)
         before = first + INTERACTIVE_PER_BATCH * line.count
         if self.interactive.count <= before:

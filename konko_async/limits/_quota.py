@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from konko_async.limits._buckets import RequestBucket, TokenBucket
-from konko_async.limits._snapshot import Quantity
+from konko_async.limits._headers import Reported
+from konko_async.limits._stats import Quantity
 from konko_async.limits._window import Charge, SlidingSum
 
 if TYPE_CHECKING:
-    from konko_async.limits._learn import Kind, Reported
+    from konko_async.limits._headers import Kind
 
 __all__ = ["Quota"]
 
-# A limit that only the server's headers tell is kept by the window; its pace is a loose one, so
+# A limit that only the server's headers report is kept by the window; its pace is a loose one, so
 # that a few calls at once do not wait for each other where nobody asked for a limit.
 _LEARNED_BURST: Final = 0.1
 _NOTICE: Final = 0.01
+# A learned limit below this is believed from the second answer on, and where no reset shows its
+# period it is taken for at least one call per second: it may well be a limit per second.
+_LOW: Final = 10.0
+_LEAST_PER_SECOND: Final = 1.0
+# Answers from which the period of a limit is read, the least of them, and the shortest period.
+_ANSWERS: Final = 16
+_ANSWERS_LEAST: Final = 2
+_SHORTEST: Final = 0.5
+# Answers without a limit after which the last one reported has expired.
+_FORGET_AFTER: Final = 5
+# Resets beyond so many windows belong to another limit; pauses in a row for "nothing remains".
+_FAR: Final = 2.0
+_EMPTY_MOST: Final = 2
+# Answers with one and the same "remaining", after which it is no live figure.
+_STALE_AFTER: Final = 8
 
 
 class Quota:
@@ -29,23 +46,38 @@ class Quota:
     Attributes:
         kind: what is counted.
         configured: the user's limit, or None.
+        portion: the part of the limits that is ours, below 1 where processes divide them.
         learned: the server's ``x-ratelimit-limit-*``, or None.
         bucket: keeps the limit in force; None while there is none.
         spent: what this lane spent (and saw others spend) in the last window.
     """
 
-    __slots__ = ("_foreign", "_share_of_burst", "bucket", "configured", "kind", "learned", "spent")
+    __slots__ = (
+        "_doubtful", "_empty", "_empty_until", "_foreign", "_period", "_remaining", "_same",
+        "_seen", "_share_of_burst", "_silent", "bucket", "configured", "kind", "learned", "portion",
+        "spent",
+    )  # fmt: skip
 
     def __init__(
         self, kind: Kind, configured: float | None, window: float, share_of_burst: float | None
     ) -> None:
         self.kind = kind
         self.configured = configured
+        self.portion = 1.0
         self.learned: float | None = None
         self.spent = SlidingSum(window)
         self.bucket: RequestBucket | TokenBucket | None = None
         self._share_of_burst = share_of_burst
         self._foreign: deque[tuple[Charge, float]] = deque()
+        self._doubtful: float | None = None  # a very low limit, reported once so far
+        self._silent = 0  # answers since the last one that reported a limit
+        # Pauses in a row because nothing remained, and when the last one ends.
+        self._empty = 0
+        self._empty_until = -math.inf
+        self._remaining, self._same = -1.0, 0
+        # Of the last answers: the seconds to the reset, and the period that follows from them.
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_ANSWERS)
+        self._period = window
         self.apply(0.0, 1.0)
 
     @property
@@ -56,15 +88,16 @@ class Quota:
         return self.configured if self.learned is None else min(self.configured, self.learned)
 
     def apply(self, now: float, share: float) -> None:
-        """Make the bucket keep ``share`` of the ceiling."""
+        """Make the bucket keep the ceiling, at ``share`` of the pace."""
         ceiling = self.ceiling
         if ceiling is None:
+            self.bucket = None  # what was learned has expired
             return
-        limit = max(ceiling * share, 1.0)
+        limit = max(ceiling * self.portion, 1.0)
         if self.bucket is None:
             self.bucket = self._make(limit)
-        elif limit != self.bucket.limit:
-            self.bucket.resize(now, limit)
+        if limit != self.bucket.limit or share != self.bucket.share:
+            self.bucket.resize(now, limit, share)
 
     def _make(self, limit: float) -> RequestBucket | TokenBucket:
         share = self._share_of_burst
@@ -89,14 +122,79 @@ class Quota:
         Returns:
             Seconds until the server grants anything again; 0 if it does now.
         """
-        if reported.limit is not None and reported.limit != self.learned:
-            self.learned = reported.limit
-            self.apply(now, share)
+        if reported.limit is not None:
+            self._silent = 0
+            self._learn_period(reported)
+            self._learn_limit(now, self._per_window(reported), share)
         if reported.remaining is None:
             return 0.0
-        return self._compare(now, reported.remaining, reported.reset, unseen)
+        return self._compare(now, reported, unseen)
 
-    def _compare(self, now: float, remaining: float, reset: float | None, unseen: float) -> float:
+    def _learn_limit(self, now: float, limit: float, share: float) -> None:
+        if limit == self.learned:
+            return
+        if limit < _LOW and self.learned is None and self._doubtful is None:
+            self._doubtful = limit  # one such answer may be a slip, and would stop everything
+            return
+        self._doubtful = None
+        self.learned = limit
+        self.apply(now, share)
+
+    def translate(self, reported: Reported) -> Reported:
+        """Return what is reported to a store: the limit in our window, and nothing doubtful."""
+        if reported.limit is None:
+            return reported
+        self._learn_period(reported)
+        limit = self._per_window(reported)
+        if self._is_short:
+            return Reported(limit)
+        if limit < _LOW and self.learned is None and self._doubtful is None:
+            self._doubtful = limit
+            return Reported(None, reported.remaining, reported.reset)
+        return Reported(limit, reported.remaining, reported.reset)
+
+    def _learn_period(self, reported: Reported) -> None:
+        """Infer the period that a limit is meant for, which no header gives.
+
+        Where it refills steadily (OpenAI), the reset is the used part of the period; where it
+        begins anew, resets are up to a whole period. So the period is at least any reset, and at
+        most the least that follows from used parts.
+        """
+        limit, remaining, reset = reported.limit, reported.remaining, reported.reset
+        if limit is None or remaining is None or not reset:
+            return
+        used = limit - remaining
+        if used < 1:
+            return
+        self._seen.append((reset, reset * limit / used))
+        longest, least = (max(r for r, _ in self._seen), min(p for _, p in self._seen))
+        self._period = max(longest, least)
+
+    def _per_window(self, reported: Reported) -> float:
+        """The limit in our window: of a limit per second, sixty times as much per minute."""
+        limit, window = reported.limit or 0.0, self.spent.window
+        if reported.reset is None and not self._seen:
+            # The period is not known. What really limits so much says so by a rejection.
+            return max(limit, window * _LEAST_PER_SECOND) if limit < _LOW else limit
+        if not self._is_short:
+            return limit
+        # In steps, so that the pace does not change with every answer.
+        return limit * max(round(window / max(self._period, _SHORTEST)), 1)
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the limit is for a period much shorter than our window."""
+        return len(self._seen) >= _ANSWERS_LEAST and self._period <= self.spent.window / 2
+
+    def unconfirmed(self, now: float, share: float) -> None:
+        """Note an answer that reported no limit: after some of them, what was learned expires."""
+        self._silent += 1
+        if self._silent >= _FORGET_AFTER and self.learned is not None:
+            self.learned = self._doubtful = None
+            self._seen.clear()
+            self.apply(now, share)
+
+    def _compare(self, now: float, reported: Reported, unseen: float) -> float:
         """Hold the server's count against ours: the difference is what others spend.
 
         A window that we filled ourselves is no news: it opens bit by bit, while ``reset`` is when
@@ -104,12 +202,22 @@ class Quota:
         """
         spent, ceiling = self.spent, self.ceiling
         spent.expire(now)
+        remaining, reset = reported.remaining or 0.0, reported.reset
+        if remaining > 0:
+            self._empty = 0
         if ceiling is None:
-            return reset or 0.0 if remaining <= 0 else 0.0
+            return self._until_reset(now, reset) if remaining <= 0 else 0.0
+        self._same = self._same + 1 if remaining == self._remaining else 0
+        self._remaining = remaining
+        if self._is_short or self._same >= _STALE_AFTER:
+            # There again in a moment, or always the same, whatever is sent: it says nothing.
+            return 0.0
         ours = max(ceiling - spent.total, 0.0)
         if ours - remaining > max(ceiling * _NOTICE, 1.0):
-            if remaining <= 0 and reset:
-                return reset
+            if remaining <= 0:
+                wait = self._until_reset(now, reset or spent.window)
+                if reset or not wait:
+                    return wait
             taken = ours - remaining
             while self._foreign and self._foreign[0][0][0] < now:
                 self._foreign.popleft()  # has left the window
@@ -118,8 +226,23 @@ class Quota:
             self._forget(remaining - ours - unseen)
         return 0.0
 
+    def _until_reset(self, now: float, reset: float | None) -> float:
+        """Seconds to wait as nothing remains, unless the figure cannot be true.
+
+        Resets far beyond the window are of longer limits, which reject by themselves. And a server
+        that keeps answering although nothing remains, also after waits, does not mean it.
+        """
+        if not reset or reset > _FAR * self.spent.window:
+            return 0.0
+        if now >= self._empty_until:
+            if self._empty >= _EMPTY_MOST:
+                return 0.0
+            self._empty += 1
+        self._empty_until = max(self._empty_until, now + reset)
+        return reset
+
     def _forget(self, amount: float) -> None:
-        """Take back what was put down to others: the server has it free again."""
+        """Take back what was attributed to others: the server has it free again."""
         while self._foreign and amount > 0:
             charge, taken = self._foreign.pop()
             back = min(taken, amount)
@@ -129,14 +252,14 @@ class Quota:
                 self._foreign.append((charge, taken - back))
 
     def hold(self, until: float) -> None:
-        """Let no burst gather during a pause."""
+        """Let no burst gather during a cool-down."""
         if self.bucket is not None:
             self.bucket.hold(until)
 
     def quantity(self, now: float) -> Quantity:
-        """What is to be seen of it."""
+        """Return what ``client.limits`` shows of this limit."""
         self.spent.expire(now)
-        limit = None if self.bucket is None else self.bucket.limit
+        limit = None if self.bucket is None else self.bucket.limit * self.bucket.share
         return Quantity(
             configured=self.configured,
             learned=self.learned,

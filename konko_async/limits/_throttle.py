@@ -1,4 +1,4 @@
-"""All limits of a lane that time alone lifts: the pause, the requests and the tokens."""
+"""All limits of a lane that pass with time: the cool-down, the requests and the tokens."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from konko_async.limits._buckets import GRACE
-from konko_async.limits._pause import MAX_PAUSE, Belief, Ramp, Strikes, accepted_rate
+from konko_async.limits._cooldown import MAX_PAUSE, Belief, Ramp, Strikes, accepted_rate
 from konko_async.limits._quota import Quota
-from konko_async.limits._refusal import Cause
+from konko_async.limits._random_rejections import TRIAL, RandomRejections
+from konko_async.limits._rejection import Cause
 from konko_async.limits._window import Charge, SlidingSum
 
 if TYPE_CHECKING:
-    from konko_async._options import RateLimit
-    from konko_async.limits._learn import Told
-    from konko_async.limits._store import Reply
+    from konko_async._core.policies import RateLimit
+    from konko_async.limits._headers import Told
+    from konko_async.limits._shared.store import StoreReply
 
 __all__ = ["MICRO", "Charges", "Throttle"]
 
@@ -24,8 +25,12 @@ Charges = tuple[Charge, Charge | None]
 MICRO: Final = 1_000_000.0
 """Microseconds of a second; parts of a whole that are millionths."""
 
+# What a rejection leaves of the pace; more of it where the server named a wait, as the cool-down
+# itself is then exact.
 _LOWER: Final = 0.7
 _LOWER_IF_TOLD: Final = 0.9
+# Of a limit: what is used beyond makes a rejection plausible, as other processes count as well.
+_USED_UP: Final = 0.8
 
 
 class Throttle:
@@ -36,14 +41,17 @@ class Throttle:
         tokens: what is known and spent of the tokens.
         belief: what rejections left of both.
         strikes: the rejections in a row.
-        paused_until: when the pause ends.
-        gate: nothing leaves before; the end of the pause, or later while calls resume spaced out.
-        portion: the part of the limits that is ours, below 1 where processes divide them.
+        paused_until: when the cool-down ends.
+        gate: nothing leaves before: the end of the cool-down, earlier where a probe is due, or
+            later while calls resume spaced out.
+        random: the evidence that rejections come at random.
+        reads: answers whose headers were read.
+        watching: whether calls that are sent and answered say something now.
     """
 
     __slots__ = (
-        "_ramp", "_rejected", "belief", "gate", "learns", "paused_until", "portion", "requests",
-        "strikes", "tokens",
+        "_before", "_certain_until", "_passes", "_ramp", "_rejected", "belief", "gate", "learns",
+        "paused_until", "random", "reads", "requests", "strikes", "tokens", "watching",
     )  # fmt: skip
 
     def __init__(self, rate_limit: RateLimit) -> None:
@@ -53,9 +61,14 @@ class Throttle:
         self.tokens = Quota("tokens", rate_limit.tokens_per_minute, window, share)
         self.learns = rate_limit.learn
         self.belief = Belief(window)
-        self.portion = 1.0
         self.strikes = Strikes()
-        self.paused_until = self.gate = -math.inf
+        self.random = RandomRejections()
+        self.paused_until = self.gate = self._certain_until = -math.inf
+        self.watching = False
+        self.reads = 0
+        self._passes = 0  # calls that may leave during the cool-down
+        # The belief and the ramp before the first episode that may prove to be a mistake.
+        self._before: tuple[tuple[float, ...], Ramp | None] | None = None
         self._rejected = SlidingSum(window)
         self._ramp: Ramp | None = None
 
@@ -74,13 +87,28 @@ class Throttle:
             token = tokens_bucket.try_take(now, tokens)
             if token is None:
                 if bucket is not None and request is not None:
+                    # All or nothing: a request that was taken for tokens that are not there would
+                    # be lost.
                     bucket.settle(now, request, 1.0, 0.0)
                 return None
         if request is None:
             request = self.requests.spent.add(now, 1.0)
             if self._ramp is not None:
                 self._step_ramp(now, self._ramp)
+        if self.watching:
+            self._note_sent(now)
         return request, token
+
+    def _note_sent(self, now: float) -> None:
+        """Count a call as evidence; a probe that has left leaves all others waiting."""
+        self.random.sent()
+        if now >= self.paused_until:
+            return
+        self.random.probed(now)
+        self._passes -= 1
+        if self._passes <= 0:
+            self.gate = self.paused_until
+            self._hold(self.gate)
 
     def ready_at(self, now: float, tokens: float) -> float:
         """When a call could leave; after ``now``, as it was tried at ``now``."""
@@ -113,13 +141,14 @@ class Throttle:
         bucket = self.tokens.bucket
         if bucket is not None and (needed := bucket.delay(now, tokens, tokens_ahead)) > wait:
             wait, cause = needed, Cause.TOKENS
-        # The buckets hold still in a pause, so their part is what comes on top of it.
+        # The buckets hold still in a cool-down, so their part is what comes on top of it.
         return wait, Cause.PAUSE if paused > wait / 2 else cause
 
     def settle(self, now: float, charges: Charges, reserved: float, used: float) -> None:
         """Correct the tokens of a call to what it used."""
-        if self.tokens.bucket is not None and charges[1] is not None:
-            self.tokens.bucket.settle(now, charges[1], reserved, used)
+        bucket = self.tokens.bucket
+        if bucket is not None and charges[1] is not None:
+            bucket.settle(now, charges[1], reserved, used)
 
     def refund(self, now: float, charges: Charges, reserved: float) -> None:
         """Give a call's request and tokens back."""
@@ -130,84 +159,237 @@ class Throttle:
         self.settle(now, charges, reserved, 0.0)
 
     def read(self, now: float, told: Told, in_flight: int) -> bool:
-        """Learn from what the headers of an answer told.
+        """Learn from what the headers of an answer reported.
 
         Returns:
-            Whether a pause began.
+            Whether a cool-down began.
         """
         requests, tokens = told
+        self.reads += 1
         wait, unseen = 0.0, float(in_flight)
         if requests is not None:
-            wait = self.requests.learn(now, requests, self._share, unseen)
+            wait = self.requests.learn(now, requests, self.belief.share, unseen)
         if tokens is not None:
+            # In tokens: calls in flight times what a call took on average.
             unseen *= self.tokens.spent.total / max(self.requests.spent.total, 1.0)
-            wait = max(wait, self.tokens.learn(now, tokens, self._share, unseen))
+            wait = max(wait, self.tokens.learn(now, tokens, self.belief.share, unseen))
+        if wait > 0:
+            self._certain_until = max(self._certain_until, now + min(wait, MAX_PAUSE))
         return wait > 0 and self.pause(now, min(wait, MAX_PAUSE))
 
-    def reject(self, now: float, retry_after: float | None, *, patient: bool) -> bool:
-        """Learn from a rejection; ``patient`` as in :meth:`Strikes.add`.
+    def unconfirmed(self, now: float) -> None:
+        """Note an answer without any headers of limits: what they said before expires."""
+        for quota in (self.requests, self.tokens):
+            if quota.learned is not None:
+                quota.unconfirmed(now, self.belief.share)
+
+    def reject(
+        self,
+        now: float,
+        retry_after: float | None,
+        *,
+        patient: bool,
+        sent_at: float | None = None,
+    ) -> bool:
+        """Learn from a rejection.
+
+        Args:
+            now: the time.
+            retry_after: seconds that the server asked for, if it did.
+            patient: see :meth:`Strikes.add`.
+            sent_at: when the rejected call was sent; None where it is certain that a limit was
+                reached.
 
         Returns:
             Whether a pause began or became longer.
         """
-        if retry_after is not None and not 0.0 < retry_after < math.inf:
-            retry_after = None
-        fresh, pause = self.strikes.add(now, retry_after, patient=patient)
+        retry_after = _usable(retry_after)
         self._rejected.add(now, 1.0)
-        if fresh and self.learns and pause:
+        if sent_at is not None and self._is_used_up(now):
+            sent_at = None  # by our own count: no wonder
+        if sent_at is None or self.random.is_old(now):
+            self._before = None  # what was lowered by then was lowered for good reasons
+        if sent_at is not None and self.random.presumed(now, retry_after or 0.0):
+            return False
+        fresh, pause = self.strikes.add(now, retry_after, patient=patient)
+        self.watching = True
+        if self._before is None:
+            self._before = self.belief.state(), self._ramp
+        # Once per episode: calls that were in flight together are rejected together, and are one
+        # event.
+        if fresh and self.learns and pause and not self._in_storm():
             self.belief.lower(now, _LOWER if retry_after is None else _LOWER_IF_TOLD)
             self._apply(now)
-        return pause > 0 and self.pause(now, pause)
+        if pause <= 0:
+            return False
+        return self.pause(now, pause, self._probe_at(now, pause, sent_at, fresh=fresh))
 
-    def pause(self, now: float, seconds: float) -> bool:
-        """Let nothing leave for so long; the longest of overlapping pauses counts.
+    def _probe_at(
+        self, now: float, pause: float, sent_at: float | None, *, fresh: bool
+    ) -> float | None:
+        """When a probe may be sent during the cool-down; see :meth:`pause`."""
+        if sent_at is None:
+            self._certain_until = max(self._certain_until, now + pause)
+            return math.inf
+        if fresh:
+            return self.random.begin(now, sent_at, pause)
+        at = self.random.rejected(now, sent_at, pause)
+        if self.random.confirmed:
+            self._before = None
+        return at
+
+    def answered(self, now: float, sent_at: float) -> None:
+        """Learn from a call that was answered.
+
+        Args:
+            now: the time.
+            sent_at: when it was sent.
+        """
+        self.strikes.forgive(sent_at)
+        ramp = self._ramp
+        if ramp is not None and ramp.young and ramp.start <= sent_at:
+            ramp.rate *= 2.0
+            if now >= self.paused_until:
+                self.gate = min(self.gate, now + ramp.interval(now))
+        self.watching = self.random.watching or self.strikes.count > 0
+        if not self.random.watching:
+            return
+        verdict = self.random.answered(now, sent_at)
+        # Where the server itself said that nothing remains, answers to other calls prove nothing.
+        if verdict == "unknown" or now < self._certain_until:
+            return
+        if now < self.paused_until:
+            self._passes = TRIAL if verdict == "trial" else 1
+            self._thaw(now)
+        if verdict == "random":
+            self._acquit(now)
+
+    def _acquit(self, now: float) -> None:
+        """Undo an episode: the rejections came at random, and say nothing of the limits."""
+        if self._before is not None:
+            state, self._ramp = self._before
+            self.belief.restore(state)
+            self._before = None
+            self._apply(now)
+        self.paused_until = self.strikes.until = now
+        self.strikes.count = 0
+
+    def is_news(self, now: float, retry_after: float | None, sent_at: float) -> bool:
+        """Whether to report a rejection to the store: not one that comes at random."""
+        wait = _usable(retry_after) or 0.0
+        if self._is_used_up(now):
+            return True
+        if self.random.presumed(now, wait):
+            return False
+        self.watching = True
+        if now >= self.strikes.until:
+            self.random.begin(now, sent_at, wait)
+        else:
+            self.random.rejected(now, sent_at, wait)
+        return True
+
+    def _is_used_up(self, now: float) -> bool:
+        """Whether this lane itself filled nearly all of a limit that it knows."""
+        for quota in (self.requests, self.tokens):
+            if quota.bucket is not None:
+                quota.spent.expire(now)
+                if quota.spent.total >= quota.bucket.limit * _USED_UP:
+                    return True
+        return False
+
+    def pause(self, now: float, seconds: float, probe_at: float | None = math.inf) -> bool:
+        """Let nothing leave for so long; the longest of overlapping cool-downs counts.
+
+        Args:
+            now: the time.
+            seconds: from now on.
+            probe_at: when one call may leave nevertheless; ``inf``: none may; None: as before.
 
         Returns:
             Whether that is longer than what was known.
         """
         until = now + seconds
-        if until <= self.paused_until:
+        longer = until > self.paused_until
+        if probe_at is None:
+            probe_at = self.gate if self._passes > 0 and self.gate < self.paused_until else math.inf
+        elif probe_at > now:
+            self._passes = 1
+        if longer:
+            storm = self._in_storm()
+            self.paused_until = until
+            if self.requests.bucket is None:
+                self._ramp = self._make_ramp(now, until, storm=storm)
+        elif probe_at == math.inf:
             return False
-        self.paused_until = until
-        self.gate = max(self.gate, until)
+        if now >= self._certain_until and probe_at < self.paused_until:
+            self._thaw(probe_at)
+        else:
+            self.gate = max(self.gate, self.paused_until)
+            self._hold(self.paused_until)
+        return longer
+
+    def _in_storm(self) -> bool:
+        """Whether even the first call after the last cool-down was rejected.
+
+        That says nothing of the rate: the server rejects everything, whatever is sent.
+        """
+        if self.strikes.count <= 1:
+            return False
+        since = self.requests.spent.since(self.paused_until)
+        return sum(amount for _, amount in since) <= 1.0
+
+    def _make_ramp(self, now: float, start: float, *, storm: bool) -> Ramp:
+        if storm and self._ramp is not None:
+            # What the server took before the storm, which must not dilute it.
+            return Ramp(start, self._ramp.seen, young=self._ramp.young)
+        rate, young = accepted_rate(now, self.requests.spent, self._rejected)
+        return Ramp(start, rate, young=young)
+
+    def _hold(self, until: float) -> None:
         self.requests.hold(until)
         self.tokens.hold(until)
-        if self.requests.bucket is None:
-            self._ramp = Ramp(until, accepted_rate(now, self.requests.spent, self._rejected))
-        return True
+
+    def _thaw(self, at: float) -> None:
+        """Let one call leave at this time, whatever was held until later."""
+        self.gate = at
+        for quota in (self.requests, self.tokens):
+            if quota.bucket is not None:
+                quota.bucket.thaw(at)
 
     def review(self, now: float) -> None:
-        """Recover what is due of the belief."""
+        """Raise the believed share by what is due, and resize the buckets."""
         self.belief.recover(now)
         self._apply(now)
 
     def divide(self, now: float, portion: float) -> None:
-        """Keep this part of the limits from now on, and let no burst gather."""
-        self.portion = portion
+        """Use only this part of the limits from now on, and let no burst gather."""
+        self.requests.portion = self.tokens.portion = portion
         if self.belief.share < 1.0:
             self.belief.lower(now, 1.0)  # recovers here again
         self._apply(now)
-        self.requests.hold(now)
-        self.tokens.hold(now)
+        # The shares of all processes together may hold one burst, not one each.
+        self._hold(now)
 
-    def follow(self, now: float, told: Reply) -> bool:
+    def follow(self, now: float, told: StoreReply) -> bool:
         """Take over what a store knows of the limits.
 
         Returns:
             Whether a pause began or became longer.
         """
-        self.portion = 1.0
+        self.requests.portion = self.tokens.portion = 1.0
         self.requests.learned = told.learned_requests or None
         self.tokens.learned = told.learned_tokens or None
         self.belief.share = told.share / MICRO
         self.belief.review = math.inf  # recovers in the store
         self._apply(now)
         self.strikes.count = told.strikes
+        self.watching = self.random.watching or told.strikes > 0
         self.strikes.until = now + told.episode / MICRO
         return told.paused > 0 and self.pause(now, told.paused / MICRO)
 
     def count(self, now: float, tokens: int) -> Charges:
         """Note what a store granted, as of now."""
+        self.random.sent()
         return self.requests.spent.add(now, 1.0), self.tokens.spent.add(now, tokens)
 
     def correct(self, charges: Charges, requests: float, tokens: float) -> None:
@@ -217,14 +399,18 @@ class Throttle:
             self.tokens.spent.correct(charges[1], tokens)
 
     def idle(self, now: float) -> bool:
-        """Whether there is no pause, and nothing in the window."""
+        """Whether there is no cool-down, and nothing in the window."""
         self.requests.spent.expire(now)
         self.tokens.spent.expire(now)
         return now >= self.gate and not (self.requests.spent.total or self.tokens.spent.total)
 
     def shift(self, delta: float) -> None:
         """Move everything by ``delta`` seconds: the clock was replaced by another."""
-        for part in (self.requests, self.tokens, self.belief, self._rejected):
+        self._before = None
+        self._certain_until += delta
+        # Both quotas, and whatever else holds a time: one that is left out would wait for years, or
+        # not at all, on a loop whose clock starts elsewhere.
+        for part in (self.requests, self.tokens, self.belief, self._rejected, self.random):
             part.shift(delta)
         self.paused_until += delta
         self.gate += delta
@@ -232,17 +418,19 @@ class Throttle:
         if self._ramp is not None:
             self._ramp.start += delta
 
-    @property
-    def _share(self) -> float:
-        return self.belief.share * self.portion
-
     def _apply(self, now: float) -> None:
-        self.requests.apply(now, self._share)
-        self.tokens.apply(now, self._share)
+        self.requests.apply(now, self.belief.share)
+        self.tokens.apply(now, self.belief.share)
 
     def _step_ramp(self, now: float, ramp: Ramp) -> None:
+        if now < self.paused_until:
+            return
         interval = ramp.interval(now)
         if interval:
             self.gate = max(self.gate, now) + interval
         else:
             self._ramp = None
+
+
+def _usable(retry_after: float | None) -> float | None:
+    return retry_after if retry_after is not None and 0.0 < retry_after < math.inf else None

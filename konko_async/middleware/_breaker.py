@@ -1,4 +1,4 @@
-"""The circuit breaker: after many failures in a row, ask a sick server only now and then."""
+"""The circuit breaker: after many failures, only a few probes reach the server."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from konko_async._core.classification import classify
 from konko_async.errors import (
     APIConnectionError,
     APIError,
     APIStatusError,
     APITimeoutError,
     CircuitOpenError,
-    RateLimitError,
     StreamServerError,
 )
 from konko_async.middleware._circuit import Circuit, CircuitBreaker, CircuitState
-from konko_async.middleware._classify import blames_request
 
 if TYPE_CHECKING:
-    from konko_async._pipeline import Handler, Request, Response
+    from konko_async._core.pipeline import Handler, Request, Response
 
-__all__ = ["CircuitBreakerMiddleware"]
+__all__ = ["CircuitBreakerMiddleware", "Passed", "judge", "origin_of"]
 
 _log = logging.getLogger("konko_async.breaker")
 
 # Models' names may come from a user's users: the oldest circuits are forgotten beyond this.
 _MOST_CIRCUITS = 1024
 _FIRST_SERVER_ERROR = 500
+_TOO_MANY = 429
 
 
 class _Verdict(NamedTuple):
@@ -103,12 +103,14 @@ class CircuitBreakerMiddleware:
         Raises:
             CircuitOpenError: a circuit on its way is open.
         """
+        # The origin first: while it is unreachable, a probe of the model's circuit would be wasted.
         host, model = self._way(request)
         host_ticket = host.enter(now)
         if host_ticket is None:
             raise self._refusal(host, now)
         model_ticket = model.enter(now)
         if model_ticket is None:
+            # The origin's ticket goes back without a verdict, or a probe's slot would stay taken.
             host.leave(host_ticket)
             raise self._refusal(model, now)
         return host, host_ticket, model, model_ticket
@@ -126,7 +128,7 @@ class CircuitBreakerMiddleware:
         verdict, reason = _NOTHING, ""
         if isinstance(error, APIError):
             verdict, reason = judge(error), type(error).__name__
-        # Also for a cancellation: a probe that ends without a verdict gives its place back.
+        # Also for a cancellation: a probe that ends without a verdict gives its slot back.
         host, host_ticket, model, model_ticket = passed
         self._report(host, host_ticket, verdict.host, now, reason)
         self._report(model, model_ticket, verdict.model, now, reason)
@@ -136,7 +138,7 @@ class CircuitBreakerMiddleware:
         if request.target is None and (known := self._ways.get(model)) is not None:
             return known
         base_url = getattr(request.target, "base_url", None) or self._base_url
-        origin = _origin(base_url)
+        origin = origin_of(base_url)
         way = self._circuit(origin, None), self._circuit(origin, model)
         if request.target is None:
             self._ways[model] = way
@@ -148,6 +150,8 @@ class CircuitBreakerMiddleware:
         if circuit is None:
             if len(self._circuits) >= _MOST_CIRCUITS:
                 del self._circuits[next(iter(self._circuits))]
+                # It may hold the circuit that was just forgotten, which nobody would see in
+                # states().
                 self._ways.clear()
             circuit = self._circuits[key] = Circuit(self._options, origin, model)
         return circuit
@@ -181,7 +185,7 @@ class CircuitBreakerMiddleware:
 
 
 def judge(error: APIError) -> _Verdict:
-    """Read from an attempt's error how the origin and the model are.
+    """Judge the health of the origin and the model by an attempt's error.
 
     Args:
         error: what the attempt raised.
@@ -190,21 +194,26 @@ def judge(error: APIError) -> _Verdict:
     host: bool | None = True
     model: bool | None = False
     if isinstance(error, APITimeoutError):
+        # A slow first token is the model's, and Timeout.total is the caller's own choice.
         host = False if error.phase == "connect" else None
         model = False if error.phase == "first_token" else None
     elif isinstance(error, APIConnectionError):
-        # What a repetition cannot mend, such as a bad certificate, is better told each time.
+        # What no retry can mend, such as a bad certificate, is better reported each time.
         host, model = False if error.retryable else None, None
-    elif isinstance(error, RateLimitError):
-        model = None
-    elif isinstance(error, APIStatusError):
-        model = error.status_code < _FIRST_SERVER_ERROR
-    elif isinstance(error, StreamServerError) and blames_request(error):
-        model = None
+    elif isinstance(error, (APIStatusError, StreamServerError)):
+        found = classify(error)
+        # A 4xx is an answer of a backend in good health; a 429 may come from a gateway in front of
+        # it.
+        if isinstance(error, APIStatusError) and error.status_code < _FIRST_SERVER_ERROR:
+            model = None if found.status == _TOO_MANY else True
+        # A 5xx for an input that the server cannot take: the same would happen to a healthy one.
+        elif found.blames_request:
+            model = None
     return _Verdict(host, model)
 
 
 @lru_cache(maxsize=_MOST_CIRCUITS)
-def _origin(base_url: str) -> str:
+def origin_of(base_url: str) -> str:
+    """Return scheme, host and port of a base URL."""
     url = urlsplit(base_url)
     return f"{url.scheme}://{url.netloc}"

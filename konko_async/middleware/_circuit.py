@@ -14,7 +14,9 @@ __all__ = ["Circuit", "CircuitBreaker", "CircuitState", "State"]
 
 State = Literal["closed", "open", "half_open"]
 
+# Outcomes expire in tenths of the window: constant memory, whatever the traffic.
 _BUCKETS = 10
+# 0.07 * 100 is 7.000000000000001: a share that is reached exactly must open the circuit.
 _ROUNDING = 1e-9
 
 
@@ -177,8 +179,13 @@ class Circuit:
         self._next_probe = -1
         self._reason: str | None = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether all is well."""
+        return self._state == "closed"
+
     def enter(self, now: float) -> int | None:
-        """Ask to send an attempt.
+        """Request permission to send an attempt.
 
         Args:
             now: monotonic seconds.
@@ -201,7 +208,7 @@ class Circuit:
         return ticket
 
     def record(self, ticket: int, now: float, *, well: bool, reason: str | None = None) -> bool:
-        """Tell how an attempt ended.
+        """Record how an attempt ended.
 
         Args:
             ticket: from :meth:`enter`.
@@ -212,6 +219,7 @@ class Circuit:
         Returns:
             Whether the circuit opened or closed by it.
         """
+        # Tickets of probes are negative, those of the closed state are its generation.
         if ticket < 0:
             return self._record_probe(ticket, now, well=well, reason=reason)
         if self._state != "closed" or ticket != self._generation:
@@ -223,7 +231,7 @@ class Circuit:
         self._reason = reason
         if not self._is_outage(now):
             return False
-        # One that fails again soon after it was closed has not recovered: go on doubling.
+        # One that fails again soon after it was closed has not recovered: keep doubling.
         if now - self._closed_at > self._options.window:
             self._opened = 0
         self._open(now)
@@ -247,7 +255,7 @@ class Circuit:
         )
 
     def leave(self, ticket: int) -> None:
-        """End an attempt that says nothing, such as a cancelled one; a probe's place is free.
+        """End an attempt that says nothing, such as a cancelled one; a probe's slot is free.
 
         Args:
             ticket: from :meth:`enter`.
@@ -258,7 +266,7 @@ class Circuit:
         """Return the state as a value.
 
         Args:
-            now: monotonic seconds; None: the last time the circuit was told.
+            now: monotonic seconds; None: the last time the circuit was used.
         """
         now = self._seen if now is None else now
         if self._state == "closed":
@@ -289,6 +297,7 @@ class Circuit:
 
     def _record_probe(self, ticket: int, now: float, *, well: bool, reason: str | None) -> bool:
         started = self._probes.pop(ticket, None)
+        # Another probe was faster and decided, or this one is of an earlier half-open state.
         if self._state != "half_open" or started is None:
             return False
         if well:
@@ -299,6 +308,7 @@ class Circuit:
             self._streak = 0
             self._probes.clear()
             return True
+        # It hung and was given up before, so its failure is about the server as it was then.
         if started + self._options.max_open_for <= now:
             return False
         self._reason = reason
@@ -307,6 +317,7 @@ class Circuit:
 
     def _open(self, now: float) -> None:
         options = self._options
+        # The exponent is capped, as 2.0**1024 is an OverflowError.
         wait = min(options.max_open_for, options.open_for * 2.0 ** min(self._opened, 60))
         self._state = "open"
         self._opened += 1

@@ -7,45 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from konko_async._pipeline import remaining
-from konko_async._secret import Secret, check_header_value
-from konko_async._settings import parse_base_url
+from konko_async._core.classification import Kind, classify
+from konko_async._core.config import clean_base_url
+from konko_async._core.pipeline import remaining
+from konko_async._core.redaction import CREDENTIALS, CROSSING_HEADERS, CROSSING_QUERY
+from konko_async._core.secret import Secret, check_header_value, masked
 from konko_async.errors import (
     APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    CircuitOpenError,
     ConfigurationError,
     KonkoError,
-    RateLimitTimeoutError,
-    ResponseDecodeError,
-    StreamError,
-    StreamServerError,
+    RateLimitStoreError,
 )
-from konko_async.middleware._classify import blames_request, is_out_of_credit, names_missing_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from konko_async._pipeline import Handler, Request, Response
+    from konko_async._core.pipeline import Handler, Request, Response
 
 __all__ = ["Fallback", "FallbackMiddleware", "may_fail_over"]
 
 _log = logging.getLogger("konko_async.fallback")
 
-# Not 400, 401, 403 and 422: the next model would be asked the same, wrong question.
-_STATUSES = frozenset({402, 404, 408, 409, 410, 429})
+# Not a bad request, a wrong key or a missing right: the next model would be asked the same, wrong
+# question.
+_MENDED_ELSEWHERE: frozenset[Kind] = frozenset({"out_of_credit", "missing_model", "not_found"})
 _FIRST_SERVER_ERROR = 500
-_CREDENTIALS = frozenset(
-    {
-        "api-key",
-        "authorization",
-        "cookie",
-        "proxy-authorization",
-        "x-api-key",
-        "x-openai-api-key",
-    }
-)
 
 
 class Fallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +40,12 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: the model's id; None: the one asked for.
         base_url: such as ``https://api.example.com/v1``; None: the client's. The client's own keys
-            and default headers are never sent to a ``base_url`` given here, nor are headers of
-            the call that hold credentials (``Authorization``, ``X-OpenAI-Api-Key``, ``X-Api-Key``,
-            ``Api-Key``, ``Cookie``).
+            and default headers are never sent to a ``base_url`` given here. Of the headers and
+            query parameters of the call, only those cross that are known to hold no credentials:
+            ``Accept``, ``Accept-Language``, ``Content-Language``, ``Content-Type``,
+            ``HTTP-Referer``, ``Idempotency-Key``, ``Referer``, ``Traceparent``, ``Tracestate``,
+            ``User-Agent``, ``X-Client-Request-Id``, ``X-Correlation-Id``, ``X-Request-Id``,
+            ``X-Title``, and ``?api-version=``.
         api_key: sent as ``Authorization: Bearer``; a string becomes a wrapper that does not show
             it. None: the client's key for the client's server, no key for another ``base_url``.
         allow_http: whether ``base_url`` may be plain http to another machine. Default False.
@@ -71,13 +60,16 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
     allow_http: bool = False
 
     def __post_init__(self) -> None:
+        # First of all: a traceback of what fails below may show this frame's locals.
+        msgspec.structs.force_setattr(self, "api_key", masked(self.api_key))
         if self.model is None and self.base_url is None and self.api_key is None:
             raise ConfigurationError("Fallback: set at least one of model, base_url and api_key")
         if self.model is not None and not check_header_value("Fallback: model", self.model):
             raise ConfigurationError("Fallback: model is empty")
         if self.base_url is not None:
-            url = parse_base_url(self.base_url, allow_http=self.allow_http)
-            clean = url._replace(path=url.path.rstrip("/")).geturl()
+            clean = clean_base_url(self.base_url, allow_http=self.allow_http)
+            # Cleaned when the client is made: a bad address fails there, not in the middle of an
+            # outage.
             msgspec.structs.force_setattr(self, "base_url", clean)
         if self.api_key is not None and not isinstance(self.api_key, Secret):
             secret = Secret(self.api_key, name="Fallback: api_key")
@@ -87,29 +79,25 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 def may_fail_over(error: KonkoError, *, other_server: bool = False) -> bool:
     """Tell whether another model or server may answer where this error came back.
 
-    Yes for connection errors and timeouts, 402, 404, 408, 409, 410, 429 and 5xx, a used-up
-    credit (also as 403), unreadable and cut answers, error events that do not blame the request,
-    an open circuit, and a refusal of the local limits, which are kept per model. No for
-    ``Timeout.total``, 400, 401, 403, 422 and every other error.
+    Yes for connection errors and timeouts, 404, 408, 409, 410, 425, 429 and 5xx, a model that the
+    server does not have and a used-up credit (whatever their status), unreadable and cut answers,
+    error events that do not blame the request, an open circuit, and a refusal of the local limits,
+    which are kept per model. No for ``Timeout.total``, other 400s, 401, 403, 422 and every other
+    error.
 
     Args:
         error: what the whole retry series ended with.
         other_server: whether the next entry has a ``base_url`` of its own, so that also a bad
             certificate does not concern it.
     """
-    if isinstance(error, APITimeoutError):
-        return error.phase != "total"
-    if isinstance(error, APIConnectionError):
-        return error.retryable or other_server
-    if is_out_of_credit(error):
-        return True
-    if isinstance(error, APIStatusError):
-        return error.status_code in _STATUSES or error.status_code >= _FIRST_SERVER_ERROR
-    if isinstance(error, StreamServerError):
-        return names_missing_model(error) or not blames_request(error)
-    return isinstance(
-        error, (ResponseDecodeError, StreamError, CircuitOpenError, RateLimitTimeoutError)
-    )
+    found = classify(error)
+    if isinstance(error, RateLimitStoreError):
+        return False  # the store of the limits is shared by all models
+    if isinstance(error, APIConnectionError) and not found.transient:
+        return other_server and found.kind != "deadline"
+    server_failed = found.status is not None and found.status >= _FIRST_SERVER_ERROR
+    unreadable = found.kind == "unreadable"
+    return found.transient or found.kind in _MENDED_ELSEWHERE or server_failed or unreadable
 
 
 class FallbackMiddleware:
@@ -161,6 +149,7 @@ class FallbackMiddleware:
         if request.model is None or place >= len(self._entries):
             return False
         left = remaining(request.call)
+        # The deadline is one for all models: the next would only fail with a less useful error.
         if left is not None and left <= 0:
             return False
         return may_fail_over(error, other_server=self._entries[place].base_url is not None)
@@ -185,15 +174,24 @@ def _redirect(request: Request, entry: Fallback) -> Request:
         else:
             changes["params"] = msgspec.structs.replace(params, model=entry.model)
         changes["model"] = entry.model
-    if entry.base_url is not None or entry.api_key is not None:
+    if entry.base_url is not None:
         changes["target"] = entry
-        # What the caller added for this call may be a key for the first server.
+        # A list of what may cross, as credentials come under any name.
+        changes["headers"] = _only(request.headers, CROSSING_HEADERS)
+        changes["query"] = _only(request.query or {}, CROSSING_QUERY)
+    elif entry.api_key is not None:
+        changes["target"] = entry
+        # It is the same server, but a key that was given with the call must not win.
         changes["headers"] = {
             name: value
             for name, value in request.headers.items()
-            if name.lower() not in _CREDENTIALS
+            if name.lower() not in CREDENTIALS
         }
     return request.replace(**changes)
+
+
+def _only(values: Mapping[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name.lower() in allowed}
 
 
 def _name(request: Request) -> str:

@@ -1,7 +1,7 @@
-"""The limits of attempts: a call is admitted by the rate and by the concurrency in one step.
+"""Applies the limits to attempts: rate and concurrency admit a call in one step.
 
 The two are one layer, although they are two policies: a call that passed the rate limit and then
-waited for a free place would leave later than its permit says, and such calls would leave
+waited for a free slot would leave later than its permit says, and such calls would leave
 together, more in a window than the server allows.
 """
 
@@ -11,26 +11,30 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from konko_async._work import current_work, resting
+from konko_async._core.classification import Kind, classify
+from konko_async._core.graceful_stop import current_work, resting
 from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
-from konko_async.middleware._classify import is_out_of_credit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from konko_async._pipeline import Request, Response
+    from konko_async._core.pipeline import Request, Response
     from konko_async.limits import Lane, Limiter, Permit
     from konko_async.limits._permit import Outcome
 
 __all__ = ["AttemptLimits"]
 
+# A stream that its reader left ("closed") was served in part: like a cancellation, it teaches the
+# adaptive limiter nothing.
 _OUTCOMES: dict[str, Outcome] = {
     "ok": "ok",
     "error": "error",
     "cancelled": "cancelled",
     "closed": "cancelled",
 }
-_REJECTED = frozenset({429, 503, 529})
+_REJECTED: frozenset[Kind] = frozenset({"rate_limit", "overloaded"})
+_TOO_MANY = 429
+_REMAINING = ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")
 
 
 class AttemptLimits:
@@ -60,6 +64,8 @@ class AttemptLimits:
         if request.model is None:
             return None, None
         work = current_work()
+        # Before the permit, not after: what is given back by a graceful stop must not use up a
+        # limit.
         work.check()
         lane = self._lane(request)
         permit = lane.try_admit(self._tokens(lane, request), request.priority)
@@ -78,15 +84,22 @@ class AttemptLimits:
         call.waiting += 1
         loop = asyncio.get_running_loop()
         since = loop.time()
+        # Estimated again: few calls wait, and enter() would have to hand it on for all.
         tokens = self._tokens(lane, request)
         try:
             with resting():
                 permit = await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
         finally:
             call.waiting -= 1
-            request.queued += loop.time() - since
+            request.times.queued += loop.time() - since
         current_work().begin()
         return permit
+
+    def unused(self, permit: Permit) -> None:
+        """Take back what an attempt was granted that is not sent after all."""
+        permit.refund()
+        permit.release(outcome="cancelled")
+        current_work().fail()
 
     def answered(self, lane: Lane, permit: Permit, response: Response) -> None:
         """Learn from an answer's headers, and settle when it ends."""
@@ -94,6 +107,7 @@ class AttemptLimits:
         if response.closed:  # a whole answer: it has been read
             _settle(permit, response)
         else:
+            lane.observe_answer(permit)
             response.on_close(partial(_settle, permit))
 
     def failed(self, lane: Lane, permit: Permit, error: BaseException) -> None:
@@ -102,16 +116,23 @@ class AttemptLimits:
         if isinstance(error, APIConnectionError) and not error.request_sent:
             permit.refund()  # nothing reached the server: it charges nothing
         elif isinstance(error, APIStatusError):
-            lane.observe_headers(_lasting(error))
-            if error.status_code in _REJECTED:
+            found = classify(error)
+            # A 400 or 401 reports limits like any answer, while a rejection needs the closer look
+            # below.
+            if found.kind not in _REJECTED:
+                lane.observe_headers(error.headers)
+            else:
                 # A server that says when to come back limits a rate; one that does not is too full.
                 outcome = "rejected" if error.retry_after is None else "error"
-                if not is_out_of_credit(error) and (
-                    error.status_code == 429 or error.retry_after is not None  # noqa: PLR2004
-                ):
-                    lane.observe_rejection(error.retry_after)
+                lane.observe_headers(_lasting(error))
+                limited = error.status_code == _TOO_MANY or found.kind == "rate_limit"
+                if limited or error.retry_after is not None:
+                    certain = _says_used_up(error.headers)
+                    lane.observe_rejection(error.retry_after, None if certain else permit)
             permit.settle(None)
         else:
+            # CancelledError, or a fault in a user's middleware: the server may have done all the
+            # work.
             if not isinstance(error, KonkoError):
                 outcome = "cancelled"
             permit.settle(None)
@@ -134,18 +155,23 @@ def _settle(permit: Permit, ended: Response) -> None:
 
 
 def _target_fingerprint(target: Any, default: str) -> str:
-    """Another key or server has limits of its own."""
+    """Return the name of a target's own limits: another key or server shares none with us."""
     key = default if target.api_key is None else target.api_key.fingerprint
     return key if target.base_url is None else f"{key}@{target.base_url}"
 
 
+def _says_used_up(headers: Mapping[str, str]) -> bool:
+    """Whether a rejection says itself that a limit is used up."""
+    return any(headers.get(name, "").strip() in {"0", "0.0"} for name in _REMAINING)
+
+
 def _lasting(error: APIStatusError) -> Mapping[str, str]:
-    """The headers that hold beyond a rejection which says when to come back.
+    """Return the headers that stay valid after a rejection with a Retry-After.
 
     What is left (nothing) and when all of it will be free again would keep the lane shut for the
     rest of the window, though there may be room for the next call in a moment.
     """
-    if error.status_code not in _REJECTED or error.retry_after is None:
+    if error.retry_after is None:
         return error.headers
     return {
         name: value

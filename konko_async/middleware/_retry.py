@@ -1,4 +1,4 @@
-"""Retry: tenacity inside, the real error outside; only what fails before the first delta."""
+"""Retries attempts that fail before the first delta; raises the server's own error."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
+from konko_async._core.classification import classify
+from konko_async._core.graceful_stop import resting
+from konko_async._core.pipeline import AttemptTimes
 from konko_async._records import Attempt
-from konko_async._work import resting
 from konko_async.errors import (
-    APIConnectionError,
     APIStatusError,
     CircuitOpenError,
     KonkoError,
     RateLimitError,
     RateLimitTimeoutError,
-    ResponseDecodeError,
-    StreamError,
-    StreamServerError,
 )
-from konko_async.middleware._classify import blames_request, is_out_of_credit, named_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from konko_async._options import RetryPolicy
-    from konko_async._pipeline import Handler, Request, Response
+    from konko_async._core.pipeline import Handler, Request, Response
+    from konko_async._core.policies import RetryPolicy
     from konko_async.middleware._budget import RetryBudget
 
-__all__ = ["RetryMiddleware", "is_retryable"]
+__all__ = ["RetryMiddleware"]
 
 _log = logging.getLogger("konko_async.retry")
 
@@ -43,38 +41,14 @@ _IDEMPOTENCY_KEY = "Idempotency-Key"
 _SPREAD = 0.2
 
 
+MayMove = Callable[["Request", KonkoError], bool]
+
+
 class Random(Protocol):
     """What the back-off draws from: the module ``random`` or a ``random.Random(seed)``."""
 
     def uniform(self, a: float, b: float, /) -> float:
         """Return a number between ``a`` and ``b``."""
-
-
-def is_retryable(error: BaseException, policy: RetryPolicy) -> bool:
-    """Tell whether a repetition of the same request may mend ``error``.
-
-    It may for connection errors and timeouts of one attempt, the statuses of the policy, answers
-    and streams cut short, and error events that do not blame the request. The header
-    ``x-should-retry`` (``true`` or ``false``) overrides the statuses. A used-up credit, an open
-    circuit and a refusal of the local limits are never retried.
-
-    Args:
-        error: what an attempt raised before its first delta.
-        policy: gives the statuses.
-    """
-    if isinstance(error, (APIConnectionError, ResponseDecodeError)):
-        return error.retryable
-    if is_out_of_credit(error):
-        return False
-    if isinstance(error, APIStatusError):
-        asked = error.headers.get("x-should-retry", "").strip().lower()
-        if asked in {"true", "false"}:
-            return asked == "true"
-        return error.status_code in policy.statuses
-    if isinstance(error, StreamServerError):
-        status = named_status(error)
-        return not blames_request(error) if status is None else status in policy.statuses
-    return isinstance(error, StreamError)
 
 
 class RetryMiddleware:
@@ -89,18 +63,27 @@ class RetryMiddleware:
     Args:
         policy: when and how to retry.
         budget: shared by all calls of a client; None for none. A retry after a 429 that named a
-            wait is by the server's invitation and costs nothing; every other one costs a token.
+            wait is by the server's invitation and costs nothing, one after a 5xx that named a wait
+            nothing while most attempts are answered; every other one costs a token.
         rng: source of the jitter. Default: the module ``random``.
+        may_move: whether an attempt that failed so may succeed at another endpoint, at once; None:
+            there is one server.
     """
 
-    __slots__ = ("_budget", "_policy", "_rng")
+    __slots__ = ("_budget", "_may_move", "_policy", "_rng")
 
     def __init__(
-        self, policy: RetryPolicy, budget: RetryBudget | None, *, rng: Random = random
+        self,
+        policy: RetryPolicy,
+        budget: RetryBudget | None,
+        *,
+        rng: Random = random,
+        may_move: MayMove | None = None,
     ) -> None:
         self._policy = policy
         self._budget = budget
         self._rng = rng
+        self._may_move = may_move
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """Send ``request``, again if need be, and return the first answer.
@@ -109,26 +92,36 @@ class RetryMiddleware:
             KonkoError: the last attempt's error.
         """
         headers = request.headers
+        # Set once, outside the series: a new key per attempt would let the server generate, and
+        # bill, twice.
         if request.operation.method == "POST" and not (headers and _has_key(headers)):
             key = f"konko-{os.urandom(16).hex()}"
             request = request.replace(headers={**headers, _IDEMPOTENCY_KEY: key})
         try:
             response = await call_next(request)
         except KonkoError as error:
-            if not is_retryable(error, self._policy):
+            if not self._may_repeat(request, error):
                 raise
-            first = error
+            # tenacity comes in only now, as its bookkeeping costs more than all the rest of a call
+            # that ends well.
+            series = _Series(
+                self._policy, self._budget, self._rng, request, call_next,
+                first=error, may_move=self._may_move,
+            )  # fmt: skip
         else:
             if self._budget is not None:
                 self._budget.record_success()
             return response
-        # Outside the handler: later errors are not to be chained to the first one. tenacity comes
-        # in only here, as its bookkeeping costs more than all the rest of a call that ends well.
-        series = _Series(self._policy, self._budget, self._rng, request, call_next)
-        response = await series.run(first)
+        # Outside the handler: later errors are not to be chained to the first one.
+        response = await series.run()
         if self._budget is not None:
             self._budget.record_success()
         return response
+
+    def _may_repeat(self, request: Request, error: KonkoError) -> bool:
+        if classify(error, self._policy.statuses).retryable:
+            return True
+        return self._may_move is not None and self._may_move(request, error)
 
 
 def _has_key(headers: Mapping[str, str]) -> bool:
@@ -140,10 +133,19 @@ async def _pause(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-class _Series:
-    """The attempts of one call after the first, which has failed."""
+def _given_up(_state: RetryCallState) -> None:
+    """End the series without an answer: tenacity would raise an error of its own."""
 
-    __slots__ = ("budget", "call_next", "error", "number", "policy", "request", "rng")
+
+class _Series:
+    """The attempts of one call after the first, which has failed.
+
+    An attempt that fails returns None to tenacity and leaves its error here. Raised through
+    tenacity, the error would hold tenacity's frames, and they the error: a cycle, in which the
+    caller's frames would stay alive until the collector comes.
+    """
+
+    __slots__ = ("budget", "call_next", "error", "may_move", "number", "policy", "request", "rng")
 
     def __init__(
         self,
@@ -152,47 +154,69 @@ class _Series:
         rng: Random,
         request: Request,
         call_next: Handler,
+        *,
+        first: KonkoError,
+        may_move: MayMove | None = None,
     ) -> None:
         self.policy = policy
         self.budget = budget
         self.rng = rng
         self.request = request
         self.call_next = call_next
+        self.may_move = may_move
         self.number = 0
+        self.error = first
 
-    async def run(self, first: KonkoError) -> Response:
-        self.error: KonkoError = first
+    async def run(self) -> Response:
+        # tenacity drives the loop; the policy, the clock and the error that is raised are ours.
         retrying = AsyncRetrying(
             sleep=_pause,
-            retry=retry_if_exception(lambda error: is_retryable(error, self.policy)),
+            retry=retry_if_result(self.is_retryable),
             wait=self.wait,
             stop=self.stop,
             before_sleep=self.before_sleep,
-            reraise=True,
+            retry_error_callback=_given_up,
         )
-        response: Response = await retrying(self.attempt)
-        return response
+        try:
+            response: Response | None = await retrying(self.attempt)
+            if response is not None:
+                return response
+            raise self.error
+        finally:
+            del self.error  # its traceback holds this frame, which holds this series
 
-    async def attempt(self) -> Response:
+    def moves(self) -> bool:
+        """Whether the next attempt goes to another endpoint, which asked for no wait."""
+        return self.may_move is not None and self.may_move(self.request, self.error)
+
+    def is_retryable(self, response: Response | None) -> bool:
+        if response is not None:
+            return False
+        found = classify(self.error, self.policy.statuses)
+        bound = found.max_retries
+        if found.retryable and (bound is None or self.number <= bound):
+            return True
+        return self.moves()
+
+    async def attempt(self) -> Response | None:
         self.number += 1
         if self.number == 1:
-            raise self.error  # made before tenacity was asked; this tells it the outcome
-        previous = self.error
-        # The time in queues and the connection are facts of each attempt.
-        request = self.request.replace(attempt=self.number, queued=0.0, connect=None)
+            return None  # the attempt was made before, and failed
+        request = self.request.replace(attempt=self.number, times=AttemptTimes())
         try:
             return await self.call_next(request)
-        except (CircuitOpenError, RateLimitTimeoutError) as error:
-            # Nothing was sent this time: what the server said before is the reason.
-            self.error = error
-            raise error from previous
         except KonkoError as error:
+            if isinstance(error, (CircuitOpenError, RateLimitTimeoutError)):
+                # Nothing was sent this time: what the server said before is the reason.
+                error.__cause__ = self.error
             self.error = error
-            raise
+            return None
 
     def wait(self, _state: RetryCallState) -> float:
         """Seconds before the next attempt: full jitter, or what the server asked for and a bit."""
         policy = self.policy
+        if self.moves():
+            return 0.0
         # The exponent is capped: 2.0**1024 is an OverflowError, and max_delay rules long before.
         cap = min(policy.max_delay, policy.base_delay * 2.0 ** min(self.number - 1, 60))
         backoff = self.rng.uniform(0.0, cap)
@@ -205,7 +229,7 @@ class _Series:
         return self.error.retry_after if isinstance(self.error, APIStatusError) else None
 
     def stop(self, state: RetryCallState) -> bool:
-        """Whether to raise now; the reason goes onto the error, except for the attempts' number."""
+        """Whether to give up; a note on the error says why, unless the attempts are used up."""
         if self.number >= self.policy.max_attempts:
             return True
         asked, wait, now = (
@@ -213,7 +237,10 @@ class _Series:
             state.upcoming_sleep,
             asyncio.get_running_loop().time(),
         )
-        if asked is not None and asked > self.policy.max_retry_after:
+        # In this order, as the budget is last: a retry that will not be made must not spend a
+        # token.
+        moves = self.moves()
+        if asked is not None and asked > self.policy.max_retry_after and not moves:
             reason = (
                 f"the server asks to wait {asked:.1f} s, "
                 f"above RetryPolicy.max_retry_after ({self.policy.max_retry_after:g} s)"
@@ -223,22 +250,28 @@ class _Series:
                 f"{wait:.1f} s to wait, but only {max(0.0, deadline - now):.1f} s are left "
                 "of Timeout.total"
             )
-        elif not self.may_spend(now):
+        elif not self.may_spend(now, moves=moves):
             reason = "the retry budget is empty, as too many calls of this client have failed"
         else:
             return False
         self.error.add_note(f"not retried: {reason}")
         return True
 
-    def may_spend(self, now: float) -> bool:
-        invited = isinstance(self.error, RateLimitError) and self.error.retry_after is not None
-        return invited or self.budget is None or self.budget.try_spend(now)
+    def may_spend(self, now: float, *, moves: bool = False) -> bool:
+        invited = self.server_delay() is not None
+        if self.budget is None or (invited and isinstance(self.error, RateLimitError)):
+            return True
+        # One that leaves a server takes load from it. It adds load elsewhere only until the others
+        # fail as well: then there is no endpoint to move to.
+        return moves or self.budget.try_spend(now, invited=invited)
 
     def before_sleep(self, state: RetryCallState) -> None:
         wait = state.upcoming_sleep
         call = self.request.call
         call.doing = f"waiting {wait:.1f} s before attempt {self.number + 1}"
         if call.attempts:
+            # The record was written when the attempt ended, before anybody knew whether it would be
+            # repeated.
             call.attempts[-1] = msgspec.structs.replace(call.attempts[-1], retry_delay=wait)
         if self.policy.on_retry is None:
             return

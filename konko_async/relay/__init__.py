@@ -4,17 +4,17 @@ Adapters: :mod:`konko_async.relay.aiohttp_web`, and :mod:`konko_async.relay.star
 ``starlette``). This module needs neither.
 """
 
-from konko_async.relay._asked import CallKeywords, call_keywords
-from konko_async.relay._drain import Drain
 from konko_async.relay._errors import (
     PublicError,
     RefusalError,
     StoreFullError,
+    StoreUnavailableError,
     StreamLostError,
     StreamTooLongError,
     public_error,
 )
-from konko_async.relay._format import (
+from konko_async.relay._formats.ag_ui import AG_UI, AGUIFormat
+from konko_async.relay._formats.base import (
     ChatCall,
     Dialect,
     Format,
@@ -22,27 +22,33 @@ from konko_async.relay._format import (
     StopReason,
     StreamStats,
 )
+from konko_async.relay._formats.openai import ANSWER_FIELDS, OpenAIFormat
+from konko_async.relay._formats.ui_message import UI_MESSAGE, UIMessageFormat
 from konko_async.relay._health import CircuitHealth, Health, ModelHealth, health
 from konko_async.relay._http import RelayReply, RelayRequest
-from konko_async.relay._hub import HubSource, StreamHub
-from konko_async.relay._memory import MemoryStore
-from konko_async.relay._openai import ANSWER_FIELDS, OpenAIFormat
-from konko_async.relay._policy import MESSAGE_FIELDS, OPENAI, PARAMS, RelayOptions
-from konko_async.relay._pump import Delivery, ReaderGoneError, Sink, pump
-from konko_async.relay._run_source import ToolRunSource
+from konko_async.relay._lifecycle.drain import Drain
+from konko_async.relay._page_options import PageOptions
+from konko_async.relay._policy import CORS_HEADERS, MESSAGE_FIELDS, OPENAI, PARAMS, RelayOptions
+from konko_async.relay._request_headers import CallKeywords, call_keywords
 from konko_async.relay._service import AuthHook, RelayService
-from konko_async.relay._source import Source, StreamSource
-from konko_async.relay._store import Page, StreamInfo, StreamStore, Watched
-from konko_async.relay._store_contract import check_store
-from konko_async.relay._tenants import Tenants
-from konko_async.relay._ui_message import UI_MESSAGE, UIMessageFormat
+from konko_async.relay._stores.base import Page, StreamInfo, StreamStore, Watched
+from konko_async.relay._stores.contract import check_store
+from konko_async.relay._stores.memory import MemoryStore
+from konko_async.relay._streams.hub import HubSource, StreamHub
+from konko_async.relay._streams.pump import Delivery, ReaderGoneError, Sink, pump
+from konko_async.relay._streams.source import Source, StreamSource
+from konko_async.relay._streams.tool_run_source import ToolRunSource
+from konko_async.relay._tenants import TenantRecord, Tenants
 
 __all__ = [
+    "AG_UI",
     "ANSWER_FIELDS",
+    "CORS_HEADERS",
     "MESSAGE_FIELDS",
     "OPENAI",
     "PARAMS",
     "UI_MESSAGE",
+    "AGUIFormat",
     "AuthHook",
     "CallKeywords",
     "ChatCall",
@@ -57,6 +63,7 @@ __all__ = [
     "ModelHealth",
     "OpenAIFormat",
     "Page",
+    "PageOptions",
     "PublicError",
     "ReaderGoneError",
     "RefusalError",
@@ -69,6 +76,7 @@ __all__ = [
     "Source",
     "StopReason",
     "StoreFullError",
+    "StoreUnavailableError",
     "StreamHub",
     "StreamInfo",
     "StreamLostError",
@@ -76,6 +84,7 @@ __all__ = [
     "StreamStats",
     "StreamStore",
     "StreamTooLongError",
+    "TenantRecord",
     "Tenants",
     "ToolRunSource",
     "UIMessageFormat",

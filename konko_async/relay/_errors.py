@@ -1,4 +1,4 @@
-"""What a browser is told of a failure: enough to act on, nothing that is not its business.
+"""Maps failures to the status and the error object that a browser gets.
 
 Messages of the model's server are not passed on: they name hosts, keys and organisations.
 """
@@ -7,31 +7,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 import msgspec
 
-from konko_async.errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    BadRequestError,
-    CircuitOpenError,
-    KonkoError,
-    NotFoundError,
-    RateLimitError,
-    RateLimitTimeoutError,
-    ResponseDecodeError,
-    StreamServerError,
-    StreamStalledError,
-    StreamTruncatedError,
-    UnprocessableEntityError,
-)
+from konko_async.errors import APIError, KonkoError, StreamStalledError, StreamTruncatedError
+from konko_async.middleware import classify
 from konko_async.tools import ToolFailedError, ToolLimitError
 
 __all__ = [
     "PublicError",
     "RefusalError",
     "StoreFullError",
+    "StoreUnavailableError",
     "StreamLostError",
     "StreamTooLongError",
     "described",
@@ -39,8 +27,7 @@ __all__ = [
 ]
 
 _CODE = re.compile(r"[a-z][a-z_]{0,63}")  # a word of an API, and nothing that could be a secret
-_OVERLOADED = (503, 529)
-_LONGEST_WAIT = 3600  # seconds
+_LONGEST_WAIT = 3600  # seconds; a server's longer Retry-After is cut to this
 
 
 class RefusalError(KonkoError):
@@ -78,12 +65,22 @@ class StoreFullError(KonkoError):
     """The store takes no more streams now."""
 
 
+class StoreUnavailableError(KonkoError):
+    """The store of streams cannot be reached, or fails.
+
+    Attributes:
+        retry_after: seconds; until then it may be back.
+    """
+
+    retry_after = 5.0
+
+
 class StreamTooLongError(KonkoError):
     """A stream is longer than its store keeps."""
 
 
 class StreamLostError(KonkoError):
-    """A stream is not there, or whoever wrote it is no more."""
+    """A stream does not exist, or its writer died."""
 
 
 class PublicError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,36 +101,52 @@ class PublicError(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_after: float | None = None
 
 
-_UPSTREAM = (502, "upstream_error", "the model's server failed")
-_BY_KIND: tuple[tuple[type[KonkoError], tuple[int, str, str]], ...] = (
-    (RateLimitError, (429, "rate_limited", "the model's server is busy; try again later")),
-    (APITimeoutError, (504, "timeout", "the model did not answer in time")),
+_Described = tuple[int, str, str]
+_UPSTREAM: _Described = (502, "upstream_error", "the model's server failed")
+_INTERNAL: _Described = (500, "internal_error", "the relay failed")
+
+# Failures of this side, and of streams; all others are looked up by what they mean.
+_BY_TYPE: tuple[tuple[type[KonkoError], _Described], ...] = (
     (StreamStalledError, (504, "timeout", "the model fell silent")),
     (StreamTruncatedError, (502, "stream_truncated", "the answer was cut off")),
-    (StreamServerError, _UPSTREAM),
-    (APIConnectionError, (502, "upstream_error", "the model's server cannot be reached")),
-    (ResponseDecodeError, (502, "upstream_error", "the model's server sent no valid answer")),
-    (BadRequestError, (400, "invalid_request_error", "the model's server refused the request")),
-    (
-        UnprocessableEntityError,
-        (400, "invalid_request_error", "the model's server refused the request"),
-    ),
-    (APIStatusError, _UPSTREAM),
     (ToolLimitError, (502, "tool_limit", "the model called tools without coming to an end")),
     (ToolFailedError, (500, "tool_failed", "a tool failed")),
-    (RateLimitTimeoutError, (503, "overloaded", "too many calls are waiting; try again later")),
-    (CircuitOpenError, (503, "overloaded", "the model's server is failing; try again later")),
     (StoreFullError, (503, "overloaded", "too many streams are kept; try again later")),
+    (
+        StoreUnavailableError,
+        (503, "overloaded", "streams cannot be kept at the moment; try again later"),
+    ),
     (StreamTooLongError, (502, "too_long", "the answer is longer than is kept")),
     (StreamLostError, (502, "stream_lost", "the stream is no more")),
 )
-_NO_MODEL = (502, "model_unavailable", "the model's server does not have this model")
-_NO_MODEL_CODES = frozenset({"model_not_found", "model_not_available", "model_not_supported"})
-_INTERNAL = (500, "internal_error", "the relay failed")
+_BY_KIND: Mapping[str, _Described] = {
+    "connection": (502, "upstream_error", "the model's server cannot be reached"),
+    "timeout": (504, "timeout", "the model did not answer in time"),
+    "deadline": (504, "timeout", "the model did not answer in time"),
+    "cut_off": (502, "stream_truncated", "the answer was cut off"),
+    "unreadable": (502, "upstream_error", "the model's server sent no valid answer"),
+    "circuit_open": (503, "overloaded", "the model's server is failing; try again later"),
+    "local_limit": (503, "overloaded", "too many calls are waiting; try again later"),
+    "rate_limit": (429, "rate_limited", "the model's server is busy; try again later"),
+    "overloaded": (503, "overloaded", "the model's server is overloaded"),
+    "missing_model": (
+        502,
+        "model_unavailable",
+        "the model's server does not have this model",
+    ),
+    "too_long": (400, "invalid_request_error", "the model's server refused the request"),
+    "refused": (400, "invalid_request_error", "the model's server refused the request"),
+    "invalid_request": (400, "invalid_request_error", "the model's server refused the request"),
+}
+# Of the relay's own account: waiting does not help, and pages can say so whatever the server sent.
+_OUR_ACCOUNT: Mapping[str, str] = {
+    "out_of_credit": "insufficient_quota",
+    "authentication": "invalid_api_key",
+}
 
 
 def described(error: KonkoError) -> tuple[int, PublicError]:
-    """Return the HTTP status of a failure and what a browser is told of it.
+    """Return the HTTP status and the error object for a failure.
 
     Args:
         error: any of ours. Its message, host, headers, body and partial answer stay here.
@@ -141,27 +154,26 @@ def described(error: KonkoError) -> tuple[int, PublicError]:
     if isinstance(error, RefusalError):
         wait = _seconds(error.retry_after)
         return error.status, PublicError(error.message, error.type, None, error.param, wait)
-    found = next((told for kind, told in _BY_KIND if isinstance(error, kind)), _INTERNAL)
+    kind: str = classify(error).kind
+    if kind == "not_found" and getattr(error, "param", None) == "model":
+        kind = "missing_model"  # OpenAI's way to say it: the path is right
     code = _word(getattr(error, "code", None))
+    # The second is of calls that this side's limits turned away.
     wait = getattr(error, "retry_after", None) or getattr(error, "would_have_waited", None)
-    if isinstance(error, RateLimitError) and code == "insufficient_quota":
-        found = _UPSTREAM  # ours, not the browser's: waiting does not help
-    elif isinstance(error, APIStatusError) and _lacks_model(error, code):
-        found = _NO_MODEL
-    elif isinstance(error, ToolLimitError) and error.limit == "total_timeout":
+    found = next((told for known, told in _BY_TYPE if isinstance(error, known)), None)
+    if isinstance(error, ToolLimitError) and error.limit == "total_timeout":
         found = (504, "timeout", "the answer and its tools took too long")
-    elif isinstance(error, APIStatusError) and error.status_code in _OVERLOADED:
-        found = (503, "overloaded", "the model's server is overloaded")
-    status, kind, message = found
-    return status, PublicError(message, kind, code, None, _seconds(wait))
-
-
-def _lacks_model(error: APIStatusError, code: str | None) -> bool:
-    return code in _NO_MODEL_CODES or (isinstance(error, NotFoundError) and error.param == "model")
+    elif found is None:
+        found = _BY_KIND.get(kind, _UPSTREAM if isinstance(error, APIError) else _INTERNAL)
+    if kind in _OUR_ACCOUNT:
+        # No Retry-After: clients would retry what only the operator can repair.
+        code, wait = code or _OUR_ACCOUNT[kind], None
+    status, type_, message = found
+    return status, PublicError(message, type_, code, None, _seconds(wait))
 
 
 def public_error(error: KonkoError) -> PublicError:
-    """Return what a browser is told of a failure."""
+    """Return the error object for a failure."""
     return described(error)[1]
 
 

@@ -1,4 +1,4 @@
-"""Requests and replies, of no framework in particular."""
+"""Requests and replies as the service sees them, independent of any web framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from konko_async.errors import KonkoError
 from konko_async.relay._errors import described
-from konko_async.relay._source import Source
+from konko_async.relay._streams.source import Source
 
 __all__ = [
     "SAFE_HEADERS",
@@ -28,7 +28,7 @@ SAFE_HEADERS = {
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",  # a proxy that compresses would hold tokens back
-    "X-Accel-Buffering": "no",
+    "X-Accel-Buffering": "no",  # nginx would collect chunks before it passes them on
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -44,7 +44,7 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
         body: a function that returns an iterator over the body's bytes; called once at most, after
             everything else has been checked.
         gone: whether the browser has left; cheap.
-        local: the address of ours that the connection came in at, None if that is not known.
+        local: our own address of the connection, None if that is not known.
         peer: the browser's address, if known.
         native: the framework's own request, for auth hooks.
     """
@@ -92,8 +92,9 @@ class RelayReply:
         self._on_close = on_close
 
     async def close(self) -> None:
-        """Free the place it takes, and its source; to be called in any case. Idempotent."""
+        """Free the slots that it holds, and its source; to be called in any case. Idempotent."""
         on_close, self._on_close = self._on_close, None
+        # The source first: a slot is free only once the call that took it has ended.
         try:
             if self.source is not None:
                 await self.source.close()
@@ -111,11 +112,12 @@ def json_reply(
 
 
 def error_reply(error: KonkoError) -> RelayReply:
-    """Return the reply that tells of a failure."""
+    """Return the reply for a failure: its status, its error object, Retry-After."""
     status, public = described(error)
     headers = {}
     if public.retry_after is not None:
+        # Whole seconds (RFC 9110, 10.2.3); rounded down, clients would come back too early.
         headers["Retry-After"] = str(math.ceil(public.retry_after))
-    if status == 401:  # noqa: PLR2004 - RFC 9110 asks for it
+    if status == 401:  # noqa: PLR2004 - RFC 9110, 15.5.2 requires the header
         headers["WWW-Authenticate"] = "Bearer"
     return json_reply({"error": public}, status, headers)

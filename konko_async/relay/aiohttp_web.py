@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import web
 
 from konko_async import ChatStream
-from konko_async.relay._aiohttp_life import (
+from konko_async.relay._formats.base import Format
+from konko_async.relay._formats.openai import OpenAIFormat
+from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
+from konko_async.relay._lifecycle.aiohttp_lifespan import (
     CLIENT,
     DRAIN,
     client_context,
     drained,
     error_middleware,
 )
-from konko_async.relay._format import Format
-from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
-from konko_async.relay._openai import OpenAIFormat
-from konko_async.relay._pump import Delivery, pump
-from konko_async.relay._run_source import source_of
-from konko_async.relay._scope import ReaderGoneError, Watch
-from konko_async.relay._source import Source
+from konko_async.relay._lifecycle.aiohttp_server import listening
+from konko_async.relay._streams.cancel_scope import ReaderGoneError, ReaderWatch
+from konko_async.relay._streams.pump import Delivery, pump
+from konko_async.relay._streams.source import Source
+from konko_async.relay._streams.tool_run_source import source_of
 
 if TYPE_CHECKING:
     from konko_async.relay._service import RelayService
@@ -35,6 +36,7 @@ __all__ = [
     "client_context",
     "drained",
     "error_middleware",
+    "listening",
     "stream_response",
     "while_connected",
 ]
@@ -44,7 +46,7 @@ T = TypeVar("T")
 _TOO_SLOW = 408
 
 
-class _Browser:
+class _AiohttpSink:
     """One browser's connection."""
 
     __slots__ = ("_request", "write")
@@ -72,16 +74,17 @@ async def _send(
     early: bool,
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
-    browser = _Browser(request, response)
+    browser = _AiohttpSink(request, response)
     try:
         await response.prepare(request)
         if await pump(source, browser, delivery, early=early) == "done":
             await response.write_eof()
             return response
+    # The browser left after the last look, before the head or the last chunk was written.
     except ConnectionError:
         pass
     if request.transport is not None:
-        # There, but taking nothing: aiohttp would wait for it to take what is left.
+        # Connected, but taking nothing: closing would wait until it has taken what is left.
         request.transport.abort()
     return response
 
@@ -120,8 +123,9 @@ async def stream_response(
     source = source_of(stream, format or OpenAIFormat())
     drain = request.config_dict.get(DRAIN)
     try:
+        # From before the first delta: a shutdown ends streams that still wait for theirs.
         with nullcontext() if drain is None else drain.watch(source):
-            with Watch(lambda: _gone(request), delivery.look):
+            with ReaderWatch(lambda: _gone(request), delivery.look):
                 failure = None if open_early else await source.open()
             if failure is not None:
                 return _whole(error_reply(failure))
@@ -130,11 +134,13 @@ async def stream_response(
     except ReaderGoneError:
         return web.Response(status=499)  # nobody gets it
     finally:
+        # pump() closes it as well; this is for all the ways that do not get there.
         await source.close()
 
 
+# An HTTPException: aiohttp logs nothing for it, but a traceback for any other exception.
 class _GoneError(web.HTTPClientError):
-    status_code = 499  # what nginx logs for it
+    status_code = 499  # nginx's status for a client that has closed the connection
 
 
 async def while_connected(request: web.Request, awaitable: Awaitable[T]) -> T:
@@ -159,11 +165,11 @@ async def while_connected(request: web.Request, awaitable: Awaitable[T]) -> T:
         ...     completion = await while_connected(request, asked)
     """
     try:
-        with Watch(lambda: _gone(request), Delivery().look):
+        with ReaderWatch(lambda: _gone(request), Delivery().look):
             return await awaitable
     except ReaderGoneError:
         raise _GoneError from None
-    raise AssertionError("unreachable")  # pragma: no cover - a Watch swallows nothing
+    raise AssertionError("unreachable")  # pragma: no cover - a ReaderWatch swallows nothing
 
 
 def _whole(reply: RelayReply) -> web.Response:
@@ -187,7 +193,8 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
 def _neutral(request: web.Request, prefix: str) -> RelayRequest:
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
-        name = name.lower()  # noqa: PLW2901 - the same name
+        name = name.lower()  # noqa: PLW2901 - the same name in lower case
+        # As RFC 9110, 5.3 combines fields of one name.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     transport = request.transport
     local = None if transport is None else transport.get_extra_info("sockname")
@@ -231,5 +238,6 @@ def add_routes(app: web.Application, service: RelayService, prefix: str = "") ->
         await service.close()
 
     for path in service.paths:
+        # Every method, as the service answers preflights, and 405 in its own words.
         app.router.add_route("*", prefix + path, handle)
     app.on_shutdown.append(close)

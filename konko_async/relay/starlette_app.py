@@ -11,23 +11,27 @@ from urllib.parse import parse_qsl
 
 from konko_async import AsyncKonko, ChatStream, KonkoError
 from konko_async.errors import ConfigurationError
-from konko_async.relay._drain import Drain
 from konko_async.relay._errors import RefusalError
-from konko_async.relay._format import Format
+from konko_async.relay._formats.base import Format
+from konko_async.relay._formats.openai import OpenAIFormat
 from konko_async.relay._http import STREAM_HEADERS, RelayReply, RelayRequest, error_reply
-from konko_async.relay._openai import OpenAIFormat
-from konko_async.relay._pump import Delivery, pump
-from konko_async.relay._run_source import source_of
-from konko_async.relay._scope import ReaderGoneError, Watch
-from konko_async.relay._signals import holding_signals
-from konko_async.relay._source import DirectSource, Source
+from konko_async.relay._lifecycle.drain import Drain
+from konko_async.relay._lifecycle.signals import (
+    holding_hypercorn,
+    holding_signals,
+    is_hypercorn,
+)
+from konko_async.relay._streams.cancel_scope import ReaderGoneError, ReaderWatch
+from konko_async.relay._streams.pump import Delivery, pump
+from konko_async.relay._streams.source import DirectSource, Source
+from konko_async.relay._streams.tool_run_source import source_of
 
 try:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import BaseRoute, Route
 
-    from konko_async.relay._starlette_wait import while_connected
+    from konko_async.relay._lifecycle.starlette_disconnect import while_connected
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"konko_async.relay.starlette_app needs {missing.name}: "
@@ -55,10 +59,10 @@ __all__ = [
 _ALWAYS_SERVED = ("/healthz", "/readyz")
 
 
-class _Browser:
+class _AsgiBrowser:
     """One browser's connection: reads the body, then listens for the browser's leaving.
 
-    ASGI tells that only to whoever calls ``receive()``; ``send()`` may succeed for ever.
+    ASGI reports that only to callers of ``receive()``; ``send()`` may succeed forever.
     """
 
     __slots__ = ("_gone", "_listener", "_receive", "_send")
@@ -123,7 +127,7 @@ class _Browser:
     async def _tell(self, message: dict[str, Any]) -> None:
         try:
             await self._send(message)
-        except OSError:  # what servers raise from version 2.4 of ASGI on
+        except OSError:  # for a browser that has left, from version 2.4 of ASGI on
             self._gone = True
             raise ReaderGoneError("the reader has left") from None
 
@@ -142,7 +146,7 @@ class StreamResponse(Response):
         delivery: heartbeats, coalescing, patience. Default ``Delivery()``.
         open_early: answer 200 and send heartbeats before the first token. Default False.
         drain: lets the stream end well when the server is shut down; the one of ``lifespan()``.
-            Default None: that one, where the lifespan's state tells of it.
+            Default None: that one, where the lifespan's state has it.
         headers: further ones.
         background: run after the response, as for Starlette's own.
 
@@ -165,6 +169,7 @@ class StreamResponse(Response):
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
     ) -> None:
+        # Without super().__init__(), which would set an empty body, and its Content-Length of 0.
         self.status_code = 200
         self.background = background
         self._stream = stream
@@ -180,7 +185,7 @@ class StreamResponse(Response):
         drain = self._drain or scope.get("state", {}).get("drain")
         source = source_of(self._stream, self._format)
         try:
-            async with _Browser(receive, send) as browser:
+            async with _AsgiBrowser(receive, send) as browser:
                 browser.listen()
                 with nullcontext() if drain is None else drain.watch(source):
                     await self._serve(browser, source, drain)
@@ -191,9 +196,13 @@ class StreamResponse(Response):
         if self.background is not None:
             await self.background()
 
-    async def _serve(self, browser: _Browser, source: DirectSource, drain: Drain | None) -> None:
-        with Watch(browser.gone, self._delivery.look):
+    async def _serve(
+        self, browser: _AsgiBrowser, source: DirectSource, drain: Drain | None
+    ) -> None:
+        with ReaderWatch(browser.gone, self._delivery.look):
             try:
+                # Refuses by itself, as there may be no DrainMiddleware. A stream that has begun may
+                # finish like all others.
                 if drain is not None and not source.started:
                     drain.check()
                 failure = None if self._open_early else await source.open()
@@ -205,15 +214,17 @@ class StreamResponse(Response):
         await browser.start(200, self.raw_headers)
         await _pump(browser, source, self._delivery, early=self._open_early)
 
-    async def _fail(self, browser: _Browser, failure: KonkoError) -> None:
+    async def _fail(self, browser: _AsgiBrowser, failure: KonkoError) -> None:
         reply = error_reply(failure)
         ours = {name.lower().encode("latin-1") for name in (*self._own, *reply.headers)}
+        # What the handler set for the client goes with an error, too; what describes the stream
+        # does not.
         more = [header for header in self.raw_headers if header[0] not in ours]  # such as cookies
         await browser.start(reply.status, _raw(reply.headers, len(reply.body)) + more)
         await browser.end(reply.body)
 
 
-async def _pump(browser: _Browser, source: Source, delivery: Delivery, *, early: bool) -> None:
+async def _pump(browser: _AsgiBrowser, source: Source, delivery: Delivery, *, early: bool) -> None:
     if await pump(source, browser, delivery, early=early) == "done" and not browser.gone():
         await browser.end()
 
@@ -226,7 +237,7 @@ def _raw(headers: Mapping[str, str], length: int | None) -> list[tuple[bytes, by
 # -- endpoints -----------------------------------------------------------------------------------
 
 
-class _Endpoint:
+class _RelayApp:
     """An ASGI application that a relay's service answers."""
 
     def __init__(self, service: RelayService, prefix: str) -> None:
@@ -234,8 +245,8 @@ class _Endpoint:
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _Browser(receive, send) as browser:
-            # A task of its own: the service watches for the browser's leaving meanwhile.
+        async with _AsgiBrowser(receive, send) as browser:
+            # The browser listens in a task of its own; the service looks at it meanwhile.
             with contextlib.suppress(ReaderGoneError):
                 reply = await self._service.handle(_neutral(scope, browser, self._prefix))
                 try:
@@ -243,7 +254,7 @@ class _Endpoint:
                 finally:
                     await reply.close()
 
-    async def _send(self, browser: _Browser, reply: RelayReply) -> None:
+    async def _send(self, browser: _AsgiBrowser, reply: RelayReply) -> None:
         if reply.source is None:
             length = len(reply.body) if reply.status >= 200 and reply.status != 204 else None  # noqa: PLR2004 - RFC 9110, 8.6
             await browser.start(reply.status, _raw(reply.headers, length))
@@ -254,11 +265,12 @@ class _Endpoint:
         await _pump(browser, reply.source, self._service.options.delivery, early=reply.early)
 
 
-def _neutral(scope: Scope, browser: _Browser, prefix: str) -> RelayRequest:
+def _neutral(scope: Scope, browser: _AsgiBrowser, prefix: str) -> RelayRequest:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    # Nobody reads the body of these, and a disconnect is reported after the body only.
     if scope["method"] not in {"POST", "PUT", "PATCH"}:
         browser.listen()
     server, peer = scope.get("server"), scope.get("client")
@@ -280,6 +292,7 @@ def _path(scope: Scope) -> str:
     """Return the path below where the application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
+    # Servers and frameworks differ on whether the path includes root_path.
     below = path.startswith(f"{root}/") and bool(root)
     return path[len(root) :] if below else path
 
@@ -294,7 +307,7 @@ def routes(service: RelayService, prefix: str = "") -> list[BaseRoute]:
     Returns:
         For ``Starlette(routes=...)``, ``Mount(...)``, or FastAPI's ``app.routes.extend(...)``.
     """
-    endpoint = _Endpoint(service, prefix)
+    endpoint = _RelayApp(service, prefix)
     return [Route(prefix + path, endpoint) for path in service.paths]
 
 
@@ -306,6 +319,7 @@ async def error_response(request: Request, error: Exception) -> Response:
     """
     del request
     if not isinstance(error, KonkoError):
+        # Registered for more than KonkoError: whatever else it gets is the framework's to handle.
         raise error
     reply = error_reply(error)
     return Response(reply.body, reply.status, reply.headers)
@@ -324,7 +338,7 @@ def lifespan(
     """Return a lifespan: one client per application, and an end with notice.
 
     Handlers find the client as ``request.state.client`` (and as ``request.app.state.client``), and
-    the drain likewise.
+    the drain as ``request.state.drain``.
 
     Args:
         client: closed in the end; or what makes it, so that the application can be started again.
@@ -347,8 +361,11 @@ def lifespan(
         made = client if isinstance(client, AsyncKonko) else client()
         async with made:
             app.state.client, app.state.drain = made, drain
-            with holding_signals(drain) if hold_signals else nullcontext():
+            hold = holding_hypercorn if is_hypercorn() else holding_signals
+            with hold(drain) if hold_signals else nullcontext():
                 yield {"client": made, "drain": drain}
+                # While the client is open. Where a signal was held back, the drain is over by now,
+                # and this returns at once; elsewhere it takes place here.
                 await drain.run()
 
     return run

@@ -1,9 +1,9 @@
-"""The same client in other processes, with its limits kept by the one that it came from.
+"""A client in other processes, whose limits are kept by the process that it came from.
 
 :func:`pack_client` makes bytes of a client's settings and policies, :func:`unpack_client` a client
 of them, whose every attempt asks for leave (:class:`RemoteLimiter`); :class:`Admission` grants it
 out of the first client's limits. So there is exactly one limit, whatever the number of processes,
-and retries and pauses reach it like all else. What carries the messages is for the caller to
+and retries and cool-downs reach it like all else. What carries the messages is for the caller to
 choose; see :mod:`konko_async.batch`.
 """
 

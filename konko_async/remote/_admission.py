@@ -1,4 +1,4 @@
-"""The side of the process that keeps the limits: permits are granted."""
+"""Grants permits to another process: the side that keeps the limits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Admission:
 
     @property
     def held(self) -> int:
-        """How many attempts were let go and have not ended."""
+        """How many attempts were granted a permit and have not ended."""
         return len(self._held)
 
     def _ask(  # noqa: PLR0917 - a message is positional
@@ -54,14 +54,17 @@ class Admission:
         patience: float | None,
     ) -> None:
         lane = self._limiter.lane(model, key)
+        # The other process cannot know whether a limit on tokens was learned here: it always
+        # estimates.
         if not lane.counts_tokens:
             tokens = 0
         try:
             permit = lane.try_admit(tokens, priority)
-        except KonkoError as error:  # limits in a store that cannot be asked
+        except KonkoError as error:  # limits in a store that is unavailable
             self._send(("refuse", number, error))
             return
         if permit is not None:
+            # Before the message, as the end of the attempt may be reported while it is being sent.
             self._held[number] = permit
             self._send(("grant", number))
             return
@@ -70,6 +73,8 @@ class Admission:
         task.add_done_callback(lambda ended: self._answered(number, ended))
 
     def _answered(self, number: int, task: asyncio.Task[Permit]) -> None:
+        # Not wanted any more: the other side dropped it while the permit was on its way to this
+        # callback.
         wanted = self._waiting.pop(number, None) is not None
         if task.cancelled():
             return
@@ -94,6 +99,7 @@ class Admission:
         self, number: int, used: int | None, refunded: bool, latency: float, outcome: Any
     ) -> None:
         permit = self._held.pop(number, None)
+        # Of an attempt that close() has counted as made.
         if permit is None:
             return
         if refunded:
@@ -105,8 +111,13 @@ class Admission:
     def _headers(self, model: str | None, key: str, headers: dict[str, str]) -> None:
         self._limiter.lane(model, key).observe_headers(headers)
 
-    def _rejected(self, model: str | None, key: str, retry_after: float | None) -> None:
-        self._limiter.lane(model, key).observe_rejection(retry_after)
+    def _rejected(
+        self, model: str | None, key: str, retry_after: float | None, number: int
+    ) -> None:
+        lane = self._limiter.lane(model, key)
+        # The permit says when the call was sent, which tells random rejections from those of a
+        # limit.
+        lane.observe_rejection(retry_after, self._held.get(number))
 
     async def close(self) -> None:
         """Take back what a process that is gone holds; its attempts count as made."""
@@ -116,6 +127,8 @@ class Admission:
             task.cancel()
         held, self._held = list(self._held.values()), {}
         for permit in held:
+            # Whether its calls reached the server is unknown: each keeps its estimate, as the safe
+            # side.
             permit.settle(None)
             permit.release(outcome="cancelled")
         if waiting:
@@ -124,6 +137,7 @@ class Admission:
 
 async def _admit(lane: Lane, tokens: int, priority: Any, patience: float | None) -> Permit:
     loop = asyncio.get_running_loop()
+    # Sent as seconds that are left: clocks of two processes have no common zero.
     deadline = None if patience is None else loop.time() + patience
     return await lane.admit(tokens, priority=priority, deadline=deadline)
 

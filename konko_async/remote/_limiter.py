@@ -1,4 +1,4 @@
-"""The side of the process that makes the calls: permits are asked for."""
+"""Requests permits from another process: the side that makes the calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from konko_async._options import Priority, RateLimit
+from konko_async._core.policies import Priority, RateLimit
 from konko_async.limits import Lane, Limiter, Limits, Outcome, Permit
 
 __all__ = ["RemoteLane", "RemoteLimiter", "RemotePermit", "Send"]
@@ -18,14 +18,20 @@ _REPORTED = "x-ratelimit-"
 
 
 class RemotePermit(Permit):
-    """A permit of another process's lane."""
+    """A permit of another process's lane.
 
-    __slots__ = ("_corrected", "_granted_at", "_number", "_refunded", "_remote", "_used")
+    Attributes:
+        number: the other side knows it by.
+    """
+
+    __slots__ = ("_corrected", "_granted_at", "_refunded", "_remote", "_used", "number")
 
     def __init__(self, remote: RemoteLane, number: int, tokens: int, waited: float) -> None:
         # What belongs to a lane of this process is left unset.
         self._remote = remote
-        self._number = number
+        self.number = number
+        # Latency is measured here, where the call is made: the way to the other process is not part
+        # of it.
         self._granted_at = asyncio.get_running_loop().time()
         self._used: int | None = None
         self._refunded = False
@@ -35,13 +41,13 @@ class RemotePermit(Permit):
         self.waited = waited
 
     def settle(self, total_tokens: int | None) -> None:
-        """Note what was used; told with the release."""
+        """Note what was used; reported with the release."""
         if not self._settled:
             self._settled = True
             self._used = total_tokens
 
     def refund(self) -> None:
-        """Note that nothing reached the server; told with the release."""
+        """Note that nothing reached the server; reported with the release."""
         if not self._settled:
             self._settled = True
             self._refunded = True
@@ -52,19 +58,23 @@ class RemotePermit(Permit):
             self._open = False
             if latency is None:
                 latency = asyncio.get_running_loop().time() - self._granted_at
-            self._remote.tell("end", self._number, self._used, self._refunded, latency, outcome)
+            self._remote.tell("end", self.number, self._used, self._refunded, latency, outcome)
 
 
 class RemoteLane(Lane):
-    """Asks another process for each admission; see :class:`Lane`."""
+    """Requests each admission from another process; see :class:`Lane`."""
 
     __slots__ = ("_counts", "_limiter")
+
+    immediate = False
 
     def __init__(self, model: str | None, key: str, limiter: RemoteLimiter) -> None:
         self.model = model
         self.key = key
         self._limiter = limiter
         limit = limiter.rate_limit
+        # With learn, headers may set a limit on tokens at any time, and only the other side hears
+        # of it.
         self._counts = limit.learn or limit.tokens_per_minute is not None
 
     @property
@@ -79,9 +89,9 @@ class RemoteLane(Lane):
     def try_admit(
         self,
         tokens: int = 0,  # noqa: ARG002 - it is not decided here
-        priority: Priority = "interactive",  # noqa: ARG002 - likewise
+        priority: Priority = "interactive",  # noqa: ARG002 - the other process decides
     ) -> Permit | None:
-        """Return None: the other side has to be asked."""
+        """Return None, as only the other side can admit."""
         return None
 
     async def admit(
@@ -98,6 +108,7 @@ class RemoteLane(Lane):
         limiter, loop = self._limiter, asyncio.get_running_loop()
         began = loop.time()
         patience = None if deadline is None else deadline - began
+        # The future first: the grant may arrive before send() has returned.
         number, future = limiter.ask()
         self.tell("ask", number, self.model, self.key, tokens, priority, patience)
         try:
@@ -113,7 +124,8 @@ class RemoteLane(Lane):
         return RemotePermit(self, number, tokens, loop.time() - began)
 
     def observe_headers(self, headers: Mapping[str, str]) -> None:
-        """Tell of the headers that speak of limits."""
+        """Report the headers that describe limits."""
+        # Not sent at all: a message for each answer would be read and thrown away.
         if not self._limiter.rate_limit.learn:
             return
         found = {
@@ -122,9 +134,16 @@ class RemoteLane(Lane):
         if found:
             self.tell("headers", self.model, self.key, found)
 
-    def observe_rejection(self, retry_after: float | None = None) -> None:
-        """Tell of a rejection: the lane pauses for all processes."""
-        self.tell("rejected", self.model, self.key, retry_after)
+    def observe_answer(self, permit: Permit) -> None:
+        """Do nothing: the other side hears of it when the call ends."""
+
+    def observe_rejection(
+        self, retry_after: float | None = None, permit: Permit | None = None
+    ) -> None:
+        """Report a rejection: the lane cools down for all processes."""
+        # Numbers begin with 1, so 0 is nobody's: a limit was certainly reached.
+        number = permit.number if isinstance(permit, RemotePermit) else 0
+        self.tell("rejected", self.model, self.key, retry_after, number)
 
     def idle(self) -> bool:
         """Whether it may be forgotten: it holds nothing that cannot be made again."""
@@ -139,7 +158,7 @@ class RemoteLimiter(Limiter):
         rate_limit: of the client there.
 
     Attributes:
-        send: as above.
+        send: sends a message to that process.
     """
 
     __slots__ = ("_asked", "_number", "send")
@@ -158,7 +177,7 @@ class RemoteLimiter(Limiter):
         return Limits(())
 
     def ask(self) -> tuple[int, asyncio.Future[None]]:
-        """Return a number for a permit, and what will tell of it."""
+        """Return a number for a permit, and the future of its grant."""
         self._number += 1
         future = asyncio.get_running_loop().create_future()
         self._asked[self._number] = future
@@ -169,13 +188,13 @@ class RemoteLimiter(Limiter):
         return self._asked.pop(number, None) is not None
 
     def granted(self, number: int) -> None:
-        """Let an attempt go."""
+        """Wake an attempt whose permit was granted."""
         future = self._asked.pop(number, None)
         if future is not None and not future.done():
             future.set_result(None)
 
     def refused(self, number: int, error: BaseException) -> None:
-        """Fail an attempt."""
+        """Fail an attempt whose permit was refused."""
         future = self._asked.pop(number, None)
         if future is not None and not future.done():
             future.set_exception(error)

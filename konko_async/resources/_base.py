@@ -1,14 +1,14 @@
-"""What the resources share."""
+"""The base of the resources: finds the engine, makes calls, fans them out."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from konko_async._engine import CallOptions, Engine
-from konko_async._fanout import MapResults, Requests, fan_out
-from konko_async._operations import CHAT, Endpoint
-from konko_async._pipeline import Call, Response
+from konko_async._core.pipeline import Call, Response
+from konko_async._engine.engine import CallOptions, Engine
+from konko_async._engine.map import MapResults, Requests, fan_out
+from konko_async._engine.operations import ApiOperation
 
 __all__ = ["EngineGetter", "Mapped", "Resource"]
 
@@ -32,17 +32,27 @@ class Resource:
 
     def _call(
         self,
-        endpoint: Endpoint,
+        endpoint: ApiOperation,
         body: Any,
         options: CallOptions,
     ) -> Awaitable[tuple[Response, Call]]:
         """Make a call; with ``verify_models`` its model is looked up first."""
+        # Looked up for each call: the module-level client has an engine per event loop.
         engine = self._engine()
         call = engine.call(
-            endpoint, endpoint.path, body, model=body.model, stream=body.stream, options=options
+            endpoint,
+            endpoint.path,
+            body,
+            model=body.model,
+            stream=bool(body.stream),
+            options=options,
         )
+        # Embeddings never come here: model lists mark chat and text models only, so there is no
+        # third kind to look up.
         if engine.policies.verify_models:
-            return _verified(engine, body.model, "chat" if endpoint is CHAT else "text", call)
+            return _verified(
+                engine, body.model, "chat" if endpoint.name == "chat" else "text", call
+            )
         return call
 
 
@@ -55,6 +65,8 @@ async def _verified(
     try:
         await engine.index.check(model, kind)
     except BaseException:
+        # Never awaited, the coroutine would be reported by a RuntimeWarning; BaseException, because
+        # the look-up may also be cancelled.
         call.close()
         raise
     return await call
@@ -69,6 +81,7 @@ class Mapped(Resource, Generic[R]):
     """The keywords that ``create()`` takes."""
 
     def _create(self, **arguments: Any) -> Awaitable[Any]:
+        # Not create() itself: its signature differs in each resource, and map() passes dicts.
         raise NotImplementedError
 
     def map(

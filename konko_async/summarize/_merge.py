@@ -1,4 +1,4 @@
-"""The reports of several rounds as one."""
+"""Merges the batch reports of a run's rounds into one report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from konko_async.batch import BatchReport, Histogram, Sample
 __all__ = ["merge_reports", "no_report"]
 
 _SUMS = (
+    # Only fields that add up over rounds. What describes the end of the run (`stopped` and the
+    # like) is that of the last report; latencies and histories are merged by functions of their
+    # own.
     "done", "failed", "invalid", "resumed", "finished", "retried", "rate_limited",
     "prompt_tokens", "completion_tokens", "unpriced", "elapsed",
 )  # fmt: skip
@@ -38,6 +41,8 @@ def merge_reports(reports: Sequence[BatchReport], *, output: str) -> BatchReport
         output=output,
         rows=_total([report.rows for report in reports]),
         left=_total([report.left for report in reports]),
+        # None, not 0.0, where no round has a price: a report must not say that an unpriced run was
+        # free.
         cost=sum(costs) if costs else None,
         currency=next((report.currency for report in reports if report.currency), None),
         rows_per_second=sums["finished"] / sums["elapsed"] if sums["elapsed"] else 0.0,
@@ -66,10 +71,12 @@ def no_report(output: str, *, stopped: bool = False) -> BatchReport:
 
 def _total(numbers: Sequence[int | None]) -> int | None:
     known = [number for number in numbers if number is not None]
+    # One unknown number makes the total unknown; a sum of the others would look exact.
     return sum(known) if len(known) == len(numbers) else None
 
 
 def _together(histograms: Sequence[Histogram]) -> Histogram:
+    # A copy: the reports of the rounds stay as they are, and may be merged again after an error.
     whole = histograms[0].copy()
     for histogram in histograms[1:]:
         whole.counts = [a + b for a, b in zip(whole.counts, histogram.counts, strict=True)]
@@ -80,7 +87,7 @@ def _together(histograms: Sequence[Histogram]) -> Histogram:
 
 
 def _history(reports: Sequence[BatchReport]) -> list[Sample]:
-    """Set the histories one behind the other; what is counted goes on counting."""
+    """Concatenate the histories; counters and seconds continue from the round before."""
     whole: list[Sample] = []
     before = Sample(0.0, 0, 0, 0, 0, 0, 0)
     for report in reports:
@@ -97,5 +104,6 @@ def _after(before: Sample, sample: Sample) -> Sample:
         before.prompt_tokens + sample.prompt_tokens,
         before.completion_tokens + sample.completion_tokens,
         before.rate_limited + sample.rate_limited,
+        # A gauge, not a counter: calls in flight at that moment.
         sample.in_flight,
     )

@@ -13,7 +13,8 @@ from typing import Self
 import msgspec
 
 from konko_async.batch import BatchLockedError, BatchOutputError
-from konko_async.summarize._plan import Answer, Request
+from konko_async.middleware import classify_status
+from konko_async.summarize._plan import CUT, RoundAnswer, RoundRequest
 
 if sys.platform == "win32":
     import msvcrt
@@ -23,27 +24,29 @@ else:
 __all__ = ["Workspace"]
 
 
-class _Line(msgspec.Struct, gc=False):
+class _AnswerLine(msgspec.Struct, gc=False):
     custom_id: str
     response: dict[str, msgspec.Raw] | None = None
     error: dict[str, object] | None = None
 
 
-class _Message(msgspec.Struct, gc=False):
+class _AnswerMessage(msgspec.Struct, gc=False):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct, gc=False):
-    message: _Message
+class _AnswerChoice(msgspec.Struct, gc=False):
+    message: _AnswerMessage
+    finish_reason: str | None = None
 
 
-class _Body(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+class _AnswerBody(msgspec.Struct, gc=False):
+    choices: list[_AnswerChoice] = []
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Line).decode
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode = msgspec.json.Decoder(_AnswerLine).decode
+_decode_body = msgspec.json.Decoder(_AnswerBody).decode
+_decode_status = msgspec.json.Decoder(int | None).decode
 
 
 class Workspace:
@@ -65,6 +68,8 @@ class Workspace:
         self.path = Path(path)
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
+            # A lock of the folder, above those that `run_batch` takes: one run has many rounds, and
+            # between two of them no batch is open.
             self._lock = self._private(self.path / "lock", os.O_RDWR)
         except OSError as error:
             raise BatchOutputError(f"{path} cannot be made: {error.strerror}") from None
@@ -90,6 +95,7 @@ class Workspace:
         return os.open(path, flags | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
 
     def _empty(self) -> None:
+        # Only what rounds have written: the lock is held, and other files are not ours to delete.
         for entry in self.path.glob("round-*"):
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -104,17 +110,19 @@ class Workspace:
         """Return the path of a round's answers."""
         return self.path / f"round-{number}.answers.jsonl"
 
-    def write(self, number: int, requests: Iterable[Request]) -> int:
+    def write(self, number: int, requests: Iterable[RoundRequest]) -> int:
         """Write the requests of a round, each once; returns how many there are.
 
         Raises:
             BatchOutputError: they cannot be written.
         """
         target = self.requests(number)
+        # Written aside and renamed: a crash in between must not leave half a round, which the next
+        # run would take for all of it.
         fresh = target.with_suffix(".new")
         seen: set[str] = set()
         try:
-            with open(self._private(fresh, os.O_WRONLY | os.O_TRUNC), "wb") as file:  # noqa: PTH123
+            with open(self._private(fresh, os.O_WRONLY | os.O_TRUNC), "wb") as file:  # noqa: PTH123 - by descriptor
                 for request in requests:
                     if request.key not in seen:
                         seen.add(request.key)
@@ -134,7 +142,7 @@ class Workspace:
             number += 1
         return number
 
-    def read(self, number: int) -> Iterator[tuple[str, Answer]]:
+    def read(self, number: int) -> Iterator[tuple[str, RoundAnswer]]:
         """Yield the answers of a round, by the keys of their requests."""
         path = self.answers(number)
         if not path.exists():
@@ -146,20 +154,28 @@ class Workspace:
                     yield line.custom_id, _answer(line)
 
 
-def _line(request: Request) -> bytes:
+def _line(request: RoundRequest) -> bytes:
     url = "/v1/chat/completions"
     row = {"custom_id": request.key, "method": "POST", "url": url, "body": request.body}
     return _encode(row) + b"\n"
 
 
-def _answer(line: _Line) -> Answer:
+def _answer(line: _AnswerLine) -> RoundAnswer:
     if line.error is not None:
-        return Answer(None, str(line.error.get("code")), str(line.error.get("message")))
+        code, message = str(line.error.get("code")), str(line.error.get("message"))
+        status = _decode_status((line.response or {}).get("status_code", b"null"))
+        # One place decides what "too long for the context" means, as servers word it in many ways.
+        found = classify_status(status, code, None, message)
+        return RoundAnswer(None, code, message, overflowed=found.too_long)
     body = _decode_body((line.response or {}).get("body", b"{}"))
-    content = body.choices[0].message.content if body.choices else None
-    if content is None or not content.strip():
-        return Answer(None, "empty_answer", "the model answered with nothing")
-    return Answer(content)
+    choice = body.choices[0] if body.choices else None
+    content = choice.message.content if choice is not None else None
+    finish = choice.finish_reason if choice is not None else None
+    # An empty answer that was cut is no error yet: reasoning may have used up `max_tokens`, and the
+    # plan sends it again with more.
+    if (content is None or not content.strip()) and finish not in CUT:
+        return RoundAnswer(None, "empty_answer", "the model answered with nothing")
+    return RoundAnswer(content or "", finish=finish or "")
 
 
 def _try_lock(descriptor: int) -> bool:

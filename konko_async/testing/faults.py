@@ -1,11 +1,11 @@
-"""What can go wrong on purpose: the values for `Emulator.script()` and `Emulator.always()`.
+"""The faults that an emulator can inject: values for `Emulator.script()` and `Emulator.always()`.
 
 `Fault` has the table of them. `Quirks` are the ways in which real servers differ without being
 wrong; the others are failures. For faults below HTTP (cuts at any byte, lying lengths, broken chunk
 sizes) there is `konko_async.testing.FaultServer`.
 """
 
-from konko_async.testing._emulator_faults import (
+from konko_async.testing._emulator.faults import (
     Cut,
     Delay,
     EmptyBody,
@@ -19,8 +19,8 @@ from konko_async.testing._emulator_faults import (
     Status,
     WrongContentType,
 )
-from konko_async.testing._emulator_quirks import Quirks
-from konko_async.testing._emulator_reply import Hangup, Pause, Reply
+from konko_async.testing._emulator.quirks import Quirks
+from konko_async.testing._emulator.reply import Hangup, Pause, Reply
 
 __all__ = [
     "Cut",

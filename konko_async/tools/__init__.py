@@ -1,5 +1,6 @@
 """Python functions as tools of a model, and the loop that calls them until it is done."""
 
+from konko_async.tools._arguments import arguments_problem, ended_well, history_arguments
 from konko_async.tools._errors import ToolFailedError, ToolLimitError, ToolRunError
 from konko_async.tools._events import (
     ReasoningDelta,
@@ -30,4 +31,7 @@ __all__ = [
     "ToolRunError",
     "ToolRunResult",
     "ToolStarted",
+    "arguments_problem",
+    "ended_well",
+    "history_arguments",
 ]

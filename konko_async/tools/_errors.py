@@ -1,4 +1,4 @@
-"""How a run of tools ends other than well."""
+"""Errors that end a run of tools early."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class ToolRunError(KonkoError):
         messages: the conversation, as it can be sent again: it ends before the answer whose calls
             have not all been made.
         completion: the latest answer, with the calls that it asks for; None if there is none.
-        calls: what became of each call that was begun, oldest first.
+        calls: the outcome of each call that was begun, oldest first.
         rounds: how often the model was asked.
-        usage: tokens of all rounds, as far as the server told; None if it told none.
+        usage: tokens of all rounds, as far as the server reported them; None if it did not.
+        unfinished: the calls that had begun and have no outcome: cancelled, or, if their functions
+            are sync, perhaps still running in their threads.
     """
 
     messages: list[Any]
@@ -28,6 +30,7 @@ class ToolRunError(KonkoError):
     calls: tuple[Any, ...]
     rounds: int
     usage: Any | None
+    unfinished: tuple[Any, ...]
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class ToolRunError(KonkoError):
         calls: tuple[Any, ...] = (),
         rounds: int = 0,
         usage: Any | None = None,
+        unfinished: tuple[Any, ...] = (),
     ) -> None:
         super().__init__(message)
         self.messages = [] if messages is None else messages
@@ -45,6 +49,7 @@ class ToolRunError(KonkoError):
         self.calls = calls
         self.rounds = rounds
         self.usage = usage
+        self.unfinished = unfinished
 
 
 class ToolLimitError(ToolRunError):
@@ -62,7 +67,9 @@ class ToolLimitError(ToolRunError):
 
 
 class ToolFailedError(ToolRunError):
-    """A tool raised, and ``on_error="raise"`` was asked for; ``__cause__`` is its exception.
+    """A tool raised, or its arguments could not be read, and ``on_error="raise"`` was given.
+
+    ``__cause__`` is its exception, or a ToolArgumentsError.
 
     Attributes:
         call: the call, with its name and arguments.

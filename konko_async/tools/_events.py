@@ -1,4 +1,4 @@
-"""What happens while tools are run, as values: for user interfaces, and for the record."""
+"""Events and results of a run of tools, as values for user interfaces and for the record."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Status = Literal["ok", "failed", "timeout", "invalid", "unknown", "denied"]
 
 
 class ToolInvocation(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that the model asks for.
+    """A call that the model requests.
 
     Attributes:
         id: the call's id; made up where the server gave none.
         name: the tool.
         arguments: as the function is given them, by name; as they came where they do not fit.
         text: the arguments as the model wrote them.
-        round: in which round it was asked for, from 1.
+        round: the round whose answer requests it, from 1.
     """
 
     id: str
@@ -46,13 +46,13 @@ class ToolInvocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a call.
+    """The outcome of a call.
 
     Attributes:
         call: the call.
         status: ``ok``; ``failed`` (the tool raised) or ``timeout``; ``invalid`` (the arguments do
             not fit) or ``unknown`` (there is no such tool); ``denied`` (by ``before_tool``).
-        output: what the model is told.
+        output: what the model gets as the result.
         value: what the function returned; None if it did not.
         error: the exception of a tool that failed.
         duration: seconds that it took; 0 if it was not run.
@@ -67,14 +67,14 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text"):
-    """Text of the answer, as it comes."""
+    """Text of the answer, as it arrives."""
 
     text: str
     round: int
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, tag="reasoning"):
-    """What a model thinks, where its server tells, as it comes."""
+    """Reasoning of the model, as it arrives, if its server sends it."""
 
     text: str
     round: int
@@ -87,7 +87,7 @@ class ToolStarted(msgspec.Struct, frozen=True, tag="tool_started"):
 
 
 class ToolFinished(msgspec.Struct, frozen=True, tag="tool_finished"):
-    """A call has come to its end, also one that was not run. They come as they end."""
+    """A call has ended, also one that was not run; in the order in which they end."""
 
     outcome: ToolOutcome
 
@@ -98,7 +98,7 @@ class RoundFinished(msgspec.Struct, frozen=True, tag="round_finished"):
     Attributes:
         round: its number, from 1.
         completion: the model's answer.
-        usage: its tokens; None if the server did not tell.
+        usage: its tokens; None if the server did not report them.
     """
 
     round: int
@@ -111,7 +111,7 @@ ToolEvent = TextDelta | ReasoningDelta | ToolStarted | ToolFinished | RoundFinis
 
 
 class ToolRunResult(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         completion: the model's last answer; with ``response_format=`` a type, its ``parsed`` is
@@ -119,8 +119,8 @@ class ToolRunResult(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
         messages: the whole conversation, tool messages and the last answer included; may be sent
             on.
         rounds: how often the model was asked.
-        usage: tokens of all rounds, as far as the server told; None if it told none.
-        calls: what became of each call, in the order in which they ended.
+        usage: tokens of all rounds, as far as the server reported them; None if it did not.
+        calls: the outcome of each call, in the order in which they ended.
     """
 
     completion: R
@@ -138,9 +138,11 @@ def total_usage(known: Usage | None, new: Usage | None) -> Usage | None:
 
 
 def _sum(one: Any, other: Any) -> Any:
+    # Details that only one round reports count; a missing one is unknown, not 0.
     if one is None or other is None:
         return other if one is None else one
     if isinstance(one, int):
         return one + other
+    # Over all fields, details included, so that one that is added to Usage is summed as well.
     pairs = [(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__]
     return type(one)(*[_sum(a, b) for a, b in pairs])

@@ -1,4 +1,4 @@
-"""The loop: ask the model, call the tools that it asks for, tell it, until it is done."""
+"""The loop of run_tools(): ask the model, make its calls, send the results, until it is done."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
-from konko_async._closing import Closing
-from konko_async.errors import ConfigurationError, KonkoError, ResponseDecodeError
-from konko_async.tools._calls import Approval, CallOptions, Calls, ToolRaisedError
+from konko_async._core.tasks import Closing
+from konko_async.errors import (
+    ConfigurationError,
+    KonkoError,
+    ResponseDecodeError,
+    ToolArgumentsError,
+)
+from konko_async.tools._arguments import sendable
+from konko_async.tools._calls import Approval, CallsOfRound, ToolCallOptions, ToolRaisedError
 from konko_async.tools._errors import Limit, ToolFailedError, ToolLimitError
 from konko_async.tools._events import (
     ReasoningDelta,
@@ -20,15 +26,16 @@ from konko_async.tools._events import (
     TextDelta,
     ToolEvent,
     ToolFinished,
+    ToolInvocation,
     ToolOutcome,
     ToolRunResult,
     total_usage,
 )
-from konko_async.tools._tool import Tool, tool_of, wired_choice
+from konko_async.tools._tool import Tool, allowed_names, later_choice, tool_of, wired_choice
 from konko_async.wire import ChatCompletion, ChatCompletionMessage, ToolCall, Usage
 
 if TYPE_CHECKING:
-    from konko_async._stream import ChatStream, ChunkBatch
+    from konko_async._streaming.stream import ChatStream, ChunkBatch
     from konko_async.wire import ChatCompletionChunk
 
 __all__ = ["RunOptions", "ToolRun"]
@@ -38,7 +45,7 @@ X = TypeVar("X")
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits and habits of a run; see :meth:`ChatCompletions.run_tools`."""
+    """The limits and settings of a run; see :meth:`ChatCompletions.run_tools`."""
 
     max_rounds: int = 10
     max_tool_calls: int = 100
@@ -46,6 +53,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 8
     total_timeout: float | None = None
     run_in_thread: bool = True
+    max_output: int = 100_000
     on_error: Any = "message"
     before_tool: Approval | None = None
 
@@ -55,8 +63,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: one of them makes no sense.
         """
-        for name in ("max_rounds", "max_tool_calls", "max_concurrency"):
+        for name in ("max_rounds", "max_tool_calls", "max_concurrency", "max_output"):
             value = getattr(self, name)
+            # bool is an int: True would pass for a limit of 1.
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} must be an integer of at least 1, not {value!r}")
         for name in ("tool_timeout", "total_timeout"):
@@ -71,37 +80,40 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.before_tool is not None and not callable(self.before_tool):
             raise ConfigurationError("before_tool must be a function of a call")
 
-    def for_calls(self, tools: Mapping[str, Tool]) -> CallOptions:
-        """Return what the calls of a round need of it."""
-        return CallOptions(
+    def for_calls(self, tools: Mapping[str, Tool]) -> ToolCallOptions:
+        """Return the options that the calls of a round need."""
+        return ToolCallOptions(
             tools=tools,
             tool_timeout=self.tool_timeout,
             max_concurrency=self.max_concurrency,
             run_in_thread=self.run_in_thread,
+            max_output=self.max_output,
             on_error=self.on_error,
             before_tool=self.before_tool,
         )
 
 
-class _State:
-    """What a run has come to; apart from the run, so that one that is dropped can be collected."""
+class _RunState:
+    """The progress of a run; kept apart, so that a run that is dropped can be collected."""
 
     def __init__(self, messages: list[Any]) -> None:
         self.messages = messages
         self.rounds = 0
         self.usage: Usage | None = None
         self.calls: list[ToolOutcome] = []
+        self.unfinished: tuple[ToolInvocation, ...] = ()
         self.completion: Any = None
         self.done = False
 
     def described(self) -> dict[str, Any]:
-        """Return it as errors carry it."""
+        """Return the progress as the fields that errors carry."""
         return {
             "messages": list(self.messages),
             "completion": self.completion,
             "calls": tuple(self.calls),
             "rounds": self.rounds,
             "usage": self.usage,
+            "unfinished": self.unfinished,
         }
 
 
@@ -125,7 +137,7 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
         options: RunOptions,
     ) -> None:
         options.check()
-        self._state = _State(messages)
+        self._state = _RunState(messages)
         self._loop = _Loop(
             self._state,
             options,
@@ -145,7 +157,7 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
 
     @property
     def calls(self) -> tuple[ToolOutcome, ...]:
-        """What became of the calls so far, in the order in which they ended."""
+        """The outcomes of the calls so far, in the order in which they ended."""
         return tuple(self._state.calls)
 
     @property
@@ -155,15 +167,15 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens so far, as far as the server told; None if it told none."""
+        """Tokens so far, as far as the server reported them; None if it did not."""
         return self._state.usage
 
     @property
     def result(self) -> ToolRunResult[R]:
-        """What the run came to.
+        """The result of the run.
 
         Raises:
-            KonkoError: it has not come to its end.
+            KonkoError: it has not ended.
         """
         state = self._state
         if not state.done:
@@ -188,6 +200,8 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
         return self.result
 
     def _begun(self, *, streaming: bool) -> AsyncGenerator[ToolEvent, None]:
+        # One generator for both ways of using a run: awaiting it after some events takes in the
+        # rest.
         if self._events is None:
             self._events = self._loop.run(streaming=streaming)
         return self._events
@@ -196,10 +210,13 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
         return self
 
     async def __anext__(self) -> ToolEvent:
+        # The first use decides: a run that was awaited does not become a streamed one.
         return await self._begun(streaming=True).__anext__()
 
     async def aclose(self) -> None:
         """Cancel what runs and wait until it has ended; idempotent."""
+        # Also of a run that has not begun: its generator is closed before its first step, so that
+        # nothing can start it afterwards.
         await self._begun(streaming=True).aclose()
 
     def __repr__(self) -> str:
@@ -208,11 +225,11 @@ class ToolRun(Closing, AsyncIterator[ToolEvent], Generic[R]):
 
 
 class _Loop:
-    """Runs it; both ways of using a run share all of this."""
+    """Runs the rounds; awaiting a run and iterating over it share all of this."""
 
     def __init__(
         self,
-        state: _State,
+        state: _RunState,
         options: RunOptions,
         *,
         create: Callable[..., Awaitable[Any]],
@@ -225,16 +242,21 @@ class _Loop:
         self._create = create
         self._stream = stream
         self._tools = {tool.name: tool for tool in map(_runnable, tools) if tool is not None}
+        # As it is sent: a function in it stands for its name, in later rounds too.
         self._choice = wired_choice(tool_choice)
         self._deadline: float | None = None
 
     async def run(self, *, streaming: bool) -> AsyncGenerator[ToolEvent, None]:
         """Yield what happens until the model is done."""
         state, options = self._state, self._options
+        # From the first step rather than from the call of run_tools(): a run may be made long
+        # before it is awaited.
         if options.total_timeout is not None:
             self._deadline = asyncio.get_running_loop().time() + options.total_timeout
         while True:
             if streaming:
+                # aclosing(): a generator left by a break or a cancellation would be finalised
+                # later, with the upstream call still open.
                 async with aclosing(self._streamed()) as deltas:
                     async for delta in deltas:
                         yield delta
@@ -246,16 +268,16 @@ class _Loop:
                     async for event in events:
                         yield event
             else:
-                state.messages.append(message)
+                state.messages.append(sendable(message, []))
                 state.done = True
+            # After done is set, so that whoever stops at this event can read the result.
             yield RoundFinished(state.rounds, state.completion, state.completion.usage)
             if state.done:
                 return
 
     def _arguments(self) -> dict[str, Any]:
-        choice = self._choice
-        if self._state.rounds and choice not in (None, "auto", "none"):
-            choice = "auto"  # one that forces a call would force one for ever
+        choice = later_choice(self._choice) if self._state.rounds else self._choice
+        # A copy, as the conversation grows while middleware or logs may still hold this one.
         return {"messages": list(self._state.messages), "tool_choice": choice}
 
     async def _streamed(self) -> AsyncGenerator[ToolEvent, None]:
@@ -267,6 +289,7 @@ class _Loop:
                     yield event
             self._state.completion = await self._within(stream.completion())
         except BaseException as error:
+            # The stream closes its connection at once: the server stops writing what nobody reads.
             await stream.__aexit__(type(error), error, None)
             raise
 
@@ -274,17 +297,19 @@ class _Loop:
         """Take in the model's answer; return its message and the calls that may be made.
 
         Raises:
-            ToolLimitError: it asks for more than may be.
+            ToolLimitError: it asks for more rounds or calls than are allowed.
         """
         state, options = self._state, self._options
         completion: ChatCompletion = state.completion
+        # Counted before any check: an answer that ends the run has been paid for as well.
         state.rounds += 1
         state.usage = total_usage(state.usage, completion.usage)
         if not completion.choices:
             raise ResponseDecodeError("the model's answer has no choices")
         message = completion.choices[0].message
         calls = message.tool_calls or []
-        _name_calls(calls)
+        _name_calls(calls)  # first: results find their calls by id
+        # Before the calls are made: no further round would read their results.
         if calls and state.rounds >= options.max_rounds:
             self._stop("max_rounds", f"the model still calls tools in round {state.rounds}")
         if len(state.calls) + len(calls) > options.max_tool_calls:
@@ -302,28 +327,51 @@ class _Loop:
     async def _called(self, wanted: list[ToolCall]) -> AsyncGenerator[ToolEvent, None]:
         """Make the calls of a round; the conversation grows by all of it, or by nothing."""
         state = self._state
-        calls = Calls(self._options.for_calls(self._tools), wanted, state.rounds)
-        failed: ToolRaisedError | None = None
+        choice = state.completion.choices[0]
+        calls = CallsOfRound(
+            self._options.for_calls(self._tools),
+            wanted,
+            state.rounds,
+            finish_reason=choice.finish_reason,
+            allowed=allowed_names(self._choice),
+        )
+        failed: ToolRaisedError | ToolLimitError | None = None
         try:
             await self._within(calls.start())
             while (event := await self._within(calls.next())) is not None:
                 if isinstance(event, ToolFinished):
                     state.calls.append(event.outcome)
                 yield event
-        except ToolRaisedError as error:
+        except (ToolRaisedError, ToolLimitError) as error:
             failed = error
         finally:
+            # However the round ended, a cancellation included; only then is it known what has
+            # finished.
             await calls.stop()
+            state.calls += calls.unheard()
+            state.unfinished = calls.unfinished
+        if isinstance(failed, ToolLimitError):  # what was running then is known only now
+            failed.calls, failed.unfinished = tuple(state.calls), state.unfinished
+            raise failed
         if failed is not None:
-            name, error_name = failed.call.name, type(failed.error).__name__
-            raise ToolFailedError(
-                f"the tool {name} raised {error_name}", call=failed.call, **state.described()
-            ) from failed.error
-        state.messages.append(state.completion.choices[0].message)
+            self._fail(failed)
+        # Appended only now: an error before it leaves a conversation that can be sent again, which
+        # one with a call that has no result cannot.
+        state.messages.append(sendable(choice.message, wanted))
         state.messages += (
             {"role": "tool", "tool_call_id": call.id, "content": calls.outcomes[call.id].output}
             for call in wanted
         )
+
+    def _fail(self, failed: ToolRaisedError) -> NoReturn:
+        state, error = self._state, failed.error
+        why = f"the tool {failed.call.name} raised {type(error).__name__}"
+        if isinstance(error, ToolArgumentsError):
+            why = f"a call of {failed.call.name} was not made: {error.message[:1000]}"
+        left = [call.name for call in state.unfinished]
+        if left:
+            why += f"; calls of {', '.join(left)[:200]} were left unfinished"
+        raise ToolFailedError(why, call=failed.call, **state.described()) from error
 
     async def _within(self, step: Awaitable[X]) -> X:
         """Await a step, unless the time for all of them is over."""
@@ -333,8 +381,10 @@ class _Loop:
             async with asyncio.timeout_at(self._deadline) as limit:
                 return await step
         except TimeoutError:
+            # A TimeoutError of the step's own is not the run's time limit.
             if not limit.expired():
                 raise
+        # Outside the except clause: the error has no TimeoutError as its context.
         return self._stop("total_timeout", "the time is over")
 
 
@@ -342,7 +392,7 @@ def _runnable(tool: Any) -> Tool | None:
     """Return what a run can call; None for what the server calls itself.
 
     Raises:
-        ConfigurationError: a dict that describes a function, but is none.
+        ConfigurationError: a dict describes a function, which a run cannot call.
     """
     if not isinstance(tool, Mapping):
         return tool_of(tool)
@@ -356,17 +406,16 @@ def _runnable(tool: Any) -> Tool | None:
 
 
 def _name_calls(calls: list[ToolCall]) -> None:
-    """Give ids to the calls that have none, or another call's, and arguments that are JSON."""
+    """Give ids to the calls that have none, or another call's."""
     known: set[str] = set()
     for call in calls:
         if not call.id or call.id in known:
             call.id = f"call_{uuid.uuid4().hex[:24]}"
         known.add(call.id)
-        call.function.arguments = call.function.arguments or "{}"
 
 
 def _deltas(batch: ChunkBatch[ChatCompletionChunk], number: int) -> list[ToolEvent]:
-    """Return what chunks that came together say, as few events as they can be."""
+    """Return the deltas of chunks that arrived together, in as few events as possible."""
     shape = batch.shape
     if shape is not None:
         text = "".join(batch.texts()) if shape.choices[0].index == 0 else ""

@@ -1,4 +1,4 @@
-"""A function's signature and docstring as the JSON Schema of its arguments, and their reader."""
+"""Turns a function's signature and docstring into a JSON Schema and a struct of its arguments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from konko_async._docstring import read_docstring
-from konko_async._schema import Schema, make_schema, schema_name
+from konko_async._structured.docstring import read_docstring
+from konko_async._structured.json_schema import Schema, make_schema, schema_name
 from konko_async.errors import ConfigurationError
 
 __all__ = ["Signature", "read_signature", "signature_of"]
@@ -24,7 +24,7 @@ _WITH_DEFAULT = 3  # a field's name, type and default
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What a model has to know of a function.
+    """What a model has to know about a function.
 
     Attributes:
         name: the function's.
@@ -41,12 +41,13 @@ class Signature(msgspec.Struct, frozen=True):
     optional: frozenset[str]
 
 
-# Of functions alone: bound methods come and go, and partials are new each time.
+# Runs start again and again with the same functions. Of functions alone: bound methods come and go,
+# and partials are new each time. Weak, so that functions made inside others can go.
 _known: WeakKeyDictionary[types.FunctionType, Signature] = WeakKeyDictionary()
 
 
 def signature_of(function: Callable[..., Any], name: str | None = None) -> Signature:
-    """Read a function's signature, once per function; as :func:`read_signature`."""
+    """Read a function's signature as :func:`read_signature` does, but once per function."""
     if name is not None or not isinstance(function, types.FunctionType):
         return read_signature(function, name)
     known = _known.get(function)
@@ -97,6 +98,7 @@ def _unbound(function: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
     inner: Any = function
     bound: dict[str, Any] = {}
     while isinstance(inner, functools.partial):
+        # The outer partial wins, as it does in the call.
         bound = {**inner.keywords, **bound}
         inner = inner.func
     return (inner if inspect.isroutine(inner) else type(inner).__call__), bound
@@ -112,6 +114,7 @@ def _parameters(
     """Return the parameters that a model gives, with their types."""
     try:
         parameters = inspect.signature(function).parameters.values()
+        # Annotations may be strings: under ``from __future__ import annotations`` all of them are.
         hints = typing.get_type_hints(inner, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
         problem = str(error)
@@ -148,6 +151,8 @@ def _check(parameter: inspect.Parameter, hints: dict[str, Any], name: str) -> No
 
 def _field(parameter: inspect.Parameter, hint: Any) -> Any:
     """Return the struct's field; one that has a default may be left out."""
+    # UNSET rather than the default itself, which need not have a form in JSON: the function's own
+    # default takes effect when the argument is not passed.
     if parameter.default is _KINDS.empty:
         return (parameter.name, hint)
     return (parameter.name, Union[hint, UnsetType], UNSET)  # noqa: UP007 - a hint may be anything
@@ -156,7 +161,7 @@ def _field(parameter: inspect.Parameter, hint: Any) -> Any:
 def _describe(
     properties: dict[str, Any], parameter: inspect.Parameter, hint: Any, said: str | None
 ) -> None:
-    """Say of an argument what its annotation or the docstring says, and its default."""
+    """Describe an argument by its annotation or the docstring, and by its default."""
     known = properties[parameter.name]
     words = next(
         (word for word in getattr(hint, "__metadata__", ()) if isinstance(word, str)), said
@@ -173,7 +178,8 @@ def _describe(
 
 
 def _shown(default: Any) -> str | None:
-    """Return a default as JSON, where it has a form in JSON and says anything."""
+    """Return a default as JSON; None where it has no form in JSON, or is None."""
+    # A default of None says no more than that the argument may be left out.
     if default is None:
         return None
     try:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
-from konko_async.errors import ConfigurationError, ToolArgumentsError
+from konko_async._structured.models import is_model
+from konko_async._structured.parse_answer import model_tool
+from konko_async.errors import ConfigurationError
 from konko_async.tools._signature import Signature, signature_of
 from konko_async.wire import FunctionCall, ToolCall
 
-__all__ = ["Tool", "call_tool", "tool_of", "wired_choice", "wired_tools"]
+__all__ = [
+    "Tool", "allowed_names", "later_choice", "tool_of", "wired_choice", "wired_tools",
+]  # fmt: skip
 
-_MAX_DESCRIPTION = 1024
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # as OpenAI has it
+_MAX_DESCRIPTION = 1024  # characters; OpenAI refuses longer ones
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # OpenAI's pattern for names
 
 
 class Tool:
@@ -31,7 +31,7 @@ class Tool:
     shown to the model: so it is given what is not the model's to choose.
 
     Args:
-        function: sync or async. What it returns is told to the model: text as it is, anything else
+        function: sync or async. What it returns goes to the model: text as it is, anything else
             as JSON.
         name: what the model calls it. Default: the function's name.
         description: what it does. Default: its docstring, up to the first section.
@@ -50,7 +50,7 @@ class Tool:
         run_in_thread: as given.
 
     Raises:
-        ConfigurationError: a model cannot call the function; says why, and what to do.
+        ConfigurationError: a model cannot call the function; the message says why, and what to do.
     """
 
     __slots__ = ("_signature", "_wire", "function", "name", "run_in_thread", "timeout")
@@ -68,6 +68,7 @@ class Tool:
         timeout: float | None = None,
         run_in_thread: bool | None = None,
     ) -> None:
+        # Refuses NaN, too, which ``<= 0`` would let through.
         if timeout is not None and not timeout > 0:
             raise ConfigurationError(f"the timeout of a tool must be above 0, not {timeout!r}")
         self.function = function
@@ -78,6 +79,7 @@ class Tool:
         if parameters is None:
             signature = self._signature = signature_of(function, name)
             schema = signature.schema
+            # An error only where strict is given: by default it is used wherever it can be.
             if strict and not schema.strict:
                 raise ConfigurationError(
                     f"strict mode cannot express {schema.loose}: an object with keys of any name, "
@@ -113,6 +115,15 @@ class Tool:
     def __repr__(self) -> str:
         return f"Tool({self.name})"
 
+    @property
+    def needs_arguments(self) -> bool:
+        """Whether it cannot be called without any."""
+        signature = self._signature
+        if signature is not None:
+            return len(signature.optional) < len(signature.arguments.__struct_fields__)
+        parameters = self._wire["parameters"]
+        return bool(parameters.get("required"))
+
     def parse(self, call: ToolCall | FunctionCall | str) -> dict[str, Any]:
         """Return the arguments of a call as the function takes them, by name: validated.
 
@@ -123,31 +134,16 @@ class Tool:
             call: a tool call of an answer, its function, or the JSON of its arguments.
 
         Raises:
-            ToolArgumentsError: they do not fit; says where.
+            ToolArgumentsError: they do not fit; the message says where.
         """
         function = call.function if isinstance(call, ToolCall) else call
         if isinstance(function, str):
             function = FunctionCall(self.name, function)
         signature = self._signature
+        # A schema of the user's own: its rules are not known here, so only an object is required.
         if signature is None:
             return function.parse(dict[str, Any])
-        try:
-            found = function.parse(signature.arguments)
-        except ToolArgumentsError as error:
-            failure = error
-        else:
-            return _given(found)
-        # A default was meant: strict mode has no arguments that may be left out.
-        try:
-            plain = function.parse(dict[str, Any])
-            text = {
-                name: value
-                for name, value in plain.items()
-                if value is not None or name not in signature.optional
-            }
-            return _given(msgspec.convert(text, signature.arguments, str_keys=True))
-        except (ToolArgumentsError, msgspec.ValidationError):
-            raise failure from None
+        return _given(function.parse(signature.arguments))
 
 
 def _given(arguments: Any) -> dict[str, Any]:
@@ -156,12 +152,18 @@ def _given(arguments: Any) -> dict[str, Any]:
 
 
 def tool_of(function: Any) -> Tool:
-    """Return the tool that a function is; a Tool as it is.
+    """Return a function as a Tool; a Tool as it is.
 
     Raises:
         ConfigurationError: a model cannot call it.
     """
     return function if isinstance(function, Tool) else Tool(function)
+
+
+def _wired(tool: Any) -> Any:
+    if isinstance(tool, Mapping):
+        return tool
+    return model_tool(tool) if is_model(tool) else tool_of(tool).wire
 
 
 def wired_tools(tools: Sequence[Any]) -> list[Any]:
@@ -174,9 +176,10 @@ def wired_tools(tools: Sequence[Any]) -> list[Any]:
         raise ConfigurationError(
             f"tools must be a list of functions and dicts, not a {type(tools).__name__}"
         )
-    wired = [tool if isinstance(tool, Mapping) else tool_of(tool).wire for tool in tools]
+    wired = [_wired(tool) for tool in tools]
     names: set[str] = set()
     for tool in wired:
+        # Tools that the server runs itself have no function, and no name that could clash.
         name = (tool.get("function") or {}).get("name")
         if name in names:
             raise ConfigurationError(f"two tools are called {name}: give one Tool(..., name=...)")
@@ -188,38 +191,48 @@ def wired_choice(choice: Any) -> Any:
     """Return a ``tool_choice`` as it is sent; a function stands for itself."""
     if callable(choice):
         return {"type": "function", "function": {"name": tool_of(choice).name}}
-    return choice
+    allowed = _allowed(choice)
+    if allowed is None or not any(map(callable, allowed)):
+        return choice
+    tools = [wired_choice(tool) if callable(tool) else tool for tool in allowed]
+    inner = choice.get("allowed_tools")
+    if isinstance(inner, Mapping):
+        return {**choice, "allowed_tools": {**inner, "tools": tools}}
+    return {**choice, "tools": tools}
 
 
-async def call_tool(
-    tool: Tool, arguments: dict[str, Any], *, in_thread: bool
-) -> tuple[Any, Exception | None]:
-    """Call a tool's function: in a thread if it is sync and may be, else in the event loop.
+def later_choice(choice: Any) -> Any:
+    """Return the ``tool_choice`` of all rounds but the first.
 
-    Returns:
-        What it returned, and the exception if it raised one: no coroutine can raise StopIteration.
+    One that forces a call would force one forever; one that forbids some stays.
     """
-    function = tool.function
-    if tool.run_in_thread is not None:
-        in_thread = tool.run_in_thread
-    if in_thread and not _is_async(function):
-        value, error = await asyncio.to_thread(_caught, function, arguments)
-    else:
-        value, error = _caught(function, arguments)
-    return (await value if inspect.isawaitable(value) else value), error
+    # These force no call, so they may stay.
+    if choice in (None, "auto", "none"):
+        return choice
+    if not isinstance(choice, Mapping) or choice.get("type") != "allowed_tools":
+        forbids = isinstance(choice, Mapping) and choice.get("type") == "none"
+        return choice if forbids else "auto"
+    inner = choice.get("allowed_tools")
+    if isinstance(inner, Mapping):
+        return {**choice, "allowed_tools": {**inner, "mode": "auto"}}
+    return {**choice, "mode": "auto"}
 
 
-def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function):
-        function = type(function).__call__
-    return inspect.iscoroutinefunction(function)
+def allowed_names(choice: Any) -> frozenset[str] | None:
+    """Return the tools that a ``tool_choice`` allows; None: all of them."""
+    if choice == "none" or (isinstance(choice, Mapping) and choice.get("type") == "none"):
+        return frozenset()
+    allowed = _allowed(choice)
+    if allowed is None:
+        return None
+    names = ((tool.get("function") or tool).get("name") for tool in allowed)
+    return frozenset(name for name in names if name)
 
 
-def _caught(function: Any, arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
-    """Return what a function returns, and what it raises."""
-    try:
-        return function(**arguments), None
-    except Exception as error:  # noqa: BLE001 - what it is told of
-        return None, error
+def _allowed(choice: Any) -> list[Any] | None:
+    """Return the tools of a choice of the type ``allowed_tools``, in either of its spellings."""
+    if not isinstance(choice, Mapping) or choice.get("type") != "allowed_tools":
+        return None
+    inner = choice.get("allowed_tools")
+    tools = (inner if isinstance(inner, Mapping) else choice).get("tools")
+    return list(tools) if isinstance(tools, Sequence) and not isinstance(tools, str) else []

@@ -5,12 +5,14 @@ from konko_async.wire._chat import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
+    ChatCompletionTokenLogprob,
     ChatMessage,
     Choice,
     ChoiceDelta,
     ChoiceLogprobs,
     ChunkChoice,
     CompletionTokensDetails,
+    CompletionUsage,
     FunctionCall,
     PromptTokensDetails,
     TokenLogprob,
@@ -21,13 +23,36 @@ from konko_async.wire._chat import (
 )
 from konko_async.wire._completions import Completion, CompletionChoice, CompletionLogprobs
 from konko_async.wire._embeddings import CreateEmbeddingResponse, Embedding, EmbeddingUsage
-from konko_async.wire._models import Model, ModelList
-from konko_async.wire._parsed import ParsedChatCompletion, ParsedChoice, ParsedMessage
+from konko_async.wire._jobs.batches import (
+    Batch,
+    BatchList,
+    BatchProblem,
+    BatchProblems,
+    BatchRequestCounts,
+)
+from konko_async.wire._jobs.files import FileDeleted, FileList, FileObject
+from konko_async.wire._models import Deleted, Model, ModelList
+from konko_async.wire._parsed import (
+    ParsedChatCompletion,
+    ParsedChatCompletionMessage,
+    ParsedChoice,
+    ParsedFunction,
+    ParsedFunctionToolCall,
+    ParsedMessage,
+)
+from konko_async.wire._tool_calls import CallPieces, ToolCallMerger
 
 __all__ = [
+    "Batch",
+    "BatchList",
+    "BatchProblem",
+    "BatchProblems",
+    "BatchRequestCounts",
+    "CallPieces",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
+    "ChatCompletionTokenLogprob",
     "ChatMessage",
     "Choice",
     "ChoiceDelta",
@@ -37,19 +62,28 @@ __all__ = [
     "CompletionChoice",
     "CompletionLogprobs",
     "CompletionTokensDetails",
+    "CompletionUsage",
     "CreateEmbeddingResponse",
+    "Deleted",
     "Embedding",
     "EmbeddingUsage",
+    "FileDeleted",
+    "FileList",
+    "FileObject",
     "FunctionCall",
     "Model",
     "ModelList",
     "ParsedChatCompletion",
+    "ParsedChatCompletionMessage",
     "ParsedChoice",
+    "ParsedFunction",
+    "ParsedFunctionToolCall",
     "ParsedMessage",
     "PromptTokensDetails",
     "TokenLogprob",
     "ToolCall",
     "ToolCallDelta",
+    "ToolCallMerger",
     "TopLogprob",
     "Usage",
     "Wire",

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
 
 from konko_async.errors import ToolArgumentsError
-from konko_async.wire._base import Wire
-from konko_async.wire._misfit import MisfitError, decoder_of, read_as
+from konko_async.wire._base import Answered, Wire
+from konko_async.wire._validation_errors import MisfitError, decoder_of, read_as
 
 __all__ = [
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
+    "ChatCompletionTokenLogprob",
     "ChatMessage",
     "Choice",
     "ChoiceDelta",
     "ChoiceLogprobs",
     "ChunkChoice",
     "CompletionTokensDetails",
+    "CompletionUsage",
     "FunctionCall",
     "PromptTokensDetails",
     "TokenLogprob",
@@ -36,6 +38,9 @@ _BODY_SHOWN = 4096
 class PromptTokensDetails(Wire):
     """Where the prompt's tokens came from."""
 
+    keeps_unknown: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ("audio_tokens", "cached_tokens")
+
     cached_tokens: int | None = None
     audio_tokens: int | None = None
 
@@ -43,14 +48,23 @@ class PromptTokensDetails(Wire):
 class CompletionTokensDetails(Wire):
     """What the answer's tokens were spent on."""
 
+    keeps_unknown: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = (
+        "accepted_prediction_tokens", "audio_tokens", "reasoning_tokens",
+        "rejected_prediction_tokens", "text_tokens",
+    )  # fmt: skip
+    text_tokens: ClassVar[Any] = None  # a field where one is sent
+
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
 
 
-class Usage(Wire):
-    """Tokens of one call, as the server counted them."""
+class CompletionUsage(Wire):
+    """Tokens of one call, as the server counted them; ``Usage`` is another name of it."""
+
+    keeps_unknown: ClassVar[bool] = True
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -60,7 +74,7 @@ class Usage(Wire):
 
     @property
     def known(self) -> bool:
-        """Whether the server told anything (some send ``{}``)."""
+        """Whether the server reported anything (some send ``{}``)."""
         return bool(self.prompt_tokens or self.completion_tokens or self.total_tokens)
 
     @property
@@ -69,8 +83,14 @@ class Usage(Wire):
         return self.total_tokens or self.prompt_tokens + self.completion_tokens
 
 
+# The class has openai's name, as that is what is printed.
+Usage = CompletionUsage
+
+
 class FunctionCall(Wire):
     """A function the model wants called; ``arguments`` is JSON text and may be invalid."""
+
+    keeps_unknown: ClassVar[bool] = True
 
     name: str = ""
     arguments: str = ""
@@ -83,7 +103,9 @@ class FunctionCall(Wire):
         Raises:
             ToolArgumentsError: they do not fit; says where.
         """
-        text = self.arguments or "{}"  # some servers send nothing for no arguments
+        text = self.arguments
+        if text.strip() in {"", "null"}:  # how some servers say that there are no arguments
+            text = "{}"
         try:
             if text.startswith('"'):  # and some encode them twice
                 text = read_as(text, str, decoder_of(str))
@@ -94,13 +116,18 @@ class FunctionCall(Wire):
                 name=self.name,
                 path=error.path,
                 expected=error.problem,
+                # Models may write lone surrogates; an error must be made whatever the text holds.
                 body=text.encode("utf-8", "replace")[:_BODY_SHOWN],
             )
+        # Outside the handler: a traceback would otherwise hold the frame of the failed reading.
         raise failure
 
 
 class ToolCall(Wire):
     """A complete tool call of an answer; may be sent back as it is."""
+
+    keeps_unknown: ClassVar[bool] = True
+    extra_content: ClassVar[Any] = None  # Gemini's thought signatures, where they are sent
 
     id: str = ""
     type: str = "function"
@@ -108,20 +135,34 @@ class ToolCall(Wire):
 
 
 class TopLogprob(Wire):
-    """One of the most likely tokens at a place."""
+    """One of the most likely tokens at a position.
+
+    Attributes:
+        logprob: None where the server sent none. Some write the logarithm of 0 as null, some have
+            not computed it; neither is 0.0, which means certain.
+    """
 
     token: str = ""
-    logprob: float = 0.0
+    logprob: float | None = None
     bytes: list[int] | None = None
 
 
-class TokenLogprob(Wire):
-    """The natural logarithm of a token's probability, and of its rivals."""
+class ChatCompletionTokenLogprob(Wire):
+    """The natural logarithm of a token's probability, and those of the most likely tokens.
+
+    ``TokenLogprob`` is another name of it.
+
+    Attributes:
+        logprob: None where the server sent none, as for :class:`TopLogprob`.
+    """
 
     token: str = ""
-    logprob: float = 0.0
+    logprob: float | None = None
     bytes: list[int] | None = None
     top_logprobs: list[TopLogprob] = []
+
+
+TokenLogprob = ChatCompletionTokenLogprob
 
 
 class ChoiceLogprobs(Wire):
@@ -133,6 +174,18 @@ class ChoiceLogprobs(Wire):
 
 class ChatCompletionMessage(Wire, omit_defaults=True):
     """The model's message; can be put into the next call's ``messages`` as it is."""
+
+    keeps_unknown: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = (
+        "annotations", "audio", "content", "function_call", "refusal", "role", "tool_calls",
+    )  # fmt: skip
+    # Well-known fields that servers add; where one is sent, it is a field of this message.
+    annotations: ClassVar[Any] = None
+    audio: ClassVar[Any] = None
+    images: ClassVar[Any] = None
+    reasoning_details: ClassVar[Any] = None
+    thinking_blocks: ClassVar[Any] = None
+    extra_content: ClassVar[Any] = None
 
     # No default on the wire would be left out when this is sent back, so the default is None and
     # a missing role is filled in when the answer is read.
@@ -148,18 +201,29 @@ class ChatCompletionMessage(Wire, omit_defaults=True):
 class Choice(Wire):
     """One of the ``n`` answers."""
 
+    keeps_unknown: ClassVar[bool] = True
+
     index: int = 0
     message: ChatCompletionMessage = msgspec.field(default_factory=ChatCompletionMessage)
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
 
 
-class ChatCompletion(Wire):
+class ChatCompletion(Answered, Wire):
     """A whole answer.
 
     ``request_id`` is the answer's ``x-request-id`` header; None if the server sent none.
-    ``usage`` is None where the server told none: unknown is not 0.
+    ``usage`` is None where the server reported none: unknown is not 0.
     """
+
+    keeps_unknown: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = (
+        "choices", "created", "id", "metadata", "model", "moderation", "object", "service_tier",
+        "system_fingerprint", "usage",
+    )  # fmt: skip
+    # Of OpenAI's own API; where one is sent, it is a field.
+    metadata: ClassVar[Any] = None
+    moderation: ClassVar[Any] = None
 
     id: str = ""
     choices: list[Choice] = []
@@ -177,6 +241,10 @@ class ChatCompletion(Wire):
 class ToolCallDelta(Wire, omit_defaults=True):
     """A piece of a tool call; some servers send neither index nor id."""
 
+    keeps_unknown: ClassVar[bool] = True
+    is_piece: ClassVar[bool] = True
+    extra_content: ClassVar[Any] = None  # Gemini's thought signatures, where they are sent
+
     index: int | None = None
     id: str | None = None
     type: str | None = None
@@ -185,6 +253,16 @@ class ToolCallDelta(Wire, omit_defaults=True):
 
 class ChoiceDelta(Wire, omit_defaults=True):
     """What a chunk adds to a choice's message."""
+
+    keeps_unknown: ClassVar[bool] = True
+    is_piece: ClassVar[bool] = True
+    # Well-known fields that servers add; where one is sent, it is a field of this message.
+    annotations: ClassVar[Any] = None
+    audio: ClassVar[Any] = None
+    images: ClassVar[Any] = None
+    reasoning_details: ClassVar[Any] = None
+    thinking_blocks: ClassVar[Any] = None
+    extra_content: ClassVar[Any] = None
 
     content: str | None = None
     role: str | None = None
@@ -198,14 +276,51 @@ class ChoiceDelta(Wire, omit_defaults=True):
 class ChunkChoice(Wire):
     """A chunk's part of one choice."""
 
+    keeps_unknown: ClassVar[bool] = True
+    # Some servers begin at 1, and some count tokens by it.
+    put_right: ClassVar[frozenset[str]] = frozenset({"index"})
+    is_piece: ClassVar[bool] = True
+
     index: int = 0
     delta: ChoiceDelta = msgspec.field(default_factory=ChoiceDelta)
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
 
 
+class _EventField:
+    """A field of ``openai``'s event of a chunk, which the first chunk of a stream is as well.
+
+    Hidden from type checkers and :func:`dir`: it is there for code that was written for events.
+    """
+
+    __slots__ = ("_name",)
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, chunk: Any, _: type | None = None) -> Any:
+        if chunk is None:  # as for other fields that servers add: one that is sent takes its place
+            return None
+        field = getattr(getattr(chunk, "_raw", None), "event_field", None)
+        if field is None:
+            raise no_event_field(self._name)
+        return field(chunk, self._name)
+
+
+def no_event_field(name: str) -> AttributeError:
+    """Return the error for a chunk that is no event."""
+    return AttributeError(
+        f"a ChatCompletionChunk has no {name!r}: openai's events come from stream.events()"
+    )
+
+
 class ChatCompletionChunk(Wire):
     """One event of a streamed answer; ``choices`` is empty in the one that carries the usage."""
+
+    keeps_unknown: ClassVar[bool] = True
+    # Of OpenAI's own API; where one is sent, it is a field.
+    moderation: ClassVar[Any] = None
+    obfuscation: ClassVar[Any] = None
 
     id: str = ""
     choices: list[ChunkChoice] = []
@@ -217,6 +332,15 @@ class ChatCompletionChunk(Wire):
     service_tier: str | None = None
     # An error sent inside a 200 stream; never reaches the caller as a chunk.
     error: Any = msgspec.UNSET
+
+    if not TYPE_CHECKING:
+        type = _EventField()
+        chunk = _EventField()
+        snapshot = _EventField()
+
+    def __dir__(self) -> list[str]:
+        # Without the fields of events: a debugger reads all that is in here.
+        return [name for name in super().__dir__() if name not in {"type", "chunk", "snapshot"}]
 
 
 class ChatMessage(msgspec.Struct, omit_defaults=True):
@@ -238,5 +362,6 @@ class ChatMessage(msgspec.Struct, omit_defaults=True):
     tool_call_id: str | None = None
 
     def __post_init__(self) -> None:
+        # msgspec checks types when it decodes, not in a constructor.
         if not isinstance(self.role, str):
             raise TypeError(f"role must be a string, not {type(self.role).__name__}")

@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 
-from konko_async.wire._base import Wire
+from konko_async.wire._base import Answered, Wire
 
 __all__ = ["CreateEmbeddingResponse", "Embedding", "EmbeddingUsage", "unpack_vector"]
 
@@ -34,7 +34,7 @@ class Embedding(Wire):
     object: str = "embedding"
 
 
-class CreateEmbeddingResponse(Wire):
+class CreateEmbeddingResponse(Answered, Wire):
     """The vectors of a call."""
 
     data: list[Embedding] = []
@@ -45,7 +45,7 @@ class CreateEmbeddingResponse(Wire):
 
 
 class WireEmbedding(Wire):
-    """As sent: a list of numbers, or base64 where that was asked for and understood."""
+    """A vector as sent: a list of numbers, or base64 where the server supports it."""
 
     embedding: list[float] | str = ""
     index: int = 0
@@ -55,6 +55,7 @@ class WireEmbedding(Wire):
 class WireEmbeddings(Wire):
     """The answer with its vectors as sent."""
 
+    # No default: an answer without data is no empty list, but most likely an error.
     data: list[WireEmbedding]
     model: str = ""
     object: str = "list"
@@ -70,9 +71,12 @@ def unpack_vector(packed: str) -> list[float]:
     if not packed:
         raise ValueError("there is none")
     try:
+        # validate: without it, characters that are not base64 are skipped, and the vector is
+        # another one.
         values = array.array("f", base64.b64decode(packed, validate=True))
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from None
+    # The wire is little-endian whatever the server runs on.
     if sys.byteorder == "big":
         values.byteswap()
     return values.tolist()

@@ -1,4 +1,4 @@
-"""JSON in and out; every failure is one of ours."""
+"""Encodes and decodes JSON; every failure is an exception of this package."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ BODY_SHOWN = 4096
 """Bytes of a body that an error carries."""
 
 _decode_any = msgspec.json.Decoder().decode
+_FINITE = frozenset({str, int, bool, type(None)})
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 # Escapes in JSON text: a whole surrogate pair, half of one, or anything else.
 _ESCAPE = re.compile(
@@ -25,6 +26,18 @@ _ESCAPE = re.compile(
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+
+
+def plain_object(value: Any) -> dict[str, Any] | None:
+    """Return a pydantic model (openai's results are some) as a dict; None: it is something else.
+
+    Known by its method, as pydantic is no dependency. What is None is left out: nobody set it.
+    """
+    dump = getattr(type(value), "model_dump", None)
+    if dump is None or isinstance(value, (type, msgspec.Struct)):
+        return None
+    found = dump(value, mode="json", exclude_none=True)
+    return found if isinstance(found, dict) else None
 
 
 def _plain(value: Any) -> Any:
@@ -37,6 +50,9 @@ def _plain(value: Any) -> Any:
         return float.__add__(value, 0.0)
     if isinstance(value, Mapping):
         return dict(value)
+    plain = plain_object(value)
+    if plain is not None:
+        return plain
     raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
 
 
@@ -44,16 +60,34 @@ _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode
 
 
 def encode(params: Any) -> bytes:
-    """Return ``params`` as JSON.
+    """Return ``params`` as JSON; lone surrogates, which UTF-8 cannot carry, become U+FFFD.
 
     Raises:
         ConfigurationError: it holds something that JSON cannot carry.
     """
     try:
-        return _encode(params)
+        try:
+            return _encode(params)
+        except UnicodeEncodeError:
+            # A file name that is not UTF-8, or text cut inside an emoji: common in prompts and in
+            # what tools return, and no reason to fail a call.
+            return _encode(_without_surrogates(msgspec.to_builtins(params, enc_hook=_plain)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     raise ConfigurationError(f"the request cannot be written as JSON ({problem[:200]})")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        # By way of UTF-16, in which the two halves of a pair are one character again.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_without_surrogates(item) for item in value]
+    return value
 
 
 def is_finite(value: Any) -> bool:
@@ -65,7 +99,13 @@ def is_finite(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
+    # Exact types first: asking whether something is a Mapping is slow, and texts are most of it.
+    kind = type(value)
+    if kind is dict or kind is list:
+        items = value.values() if kind is dict else value
+        return all(map(_is_finite, [item for item in items if type(item) not in _FINITE]))
     if isinstance(value, float):
+        # False for NaN and both infinities, in one subtraction.
         return value - value == 0
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
@@ -82,16 +122,21 @@ def decode_json(body: bytes | str) -> Any:
     and NaN, infinities, numbers out of range and raw control characters are read as they are meant.
 
     Raises:
-        ResponseDecodeError: malformed; tells the offset, never the payload.
+        ResponseDecodeError: malformed; gives the offset, never the payload.
     """
     try:
         return _decode_any(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        # Of the strict reading: its offset is that of the body as sent, not of the mended copy.
         problem = _failure(body, error)
     try:
         return json.loads(_mended(body), strict=False)
     except (ValueError, RecursionError):
-        raise problem from None
+        pass
+    try:
+        raise problem
+    finally:
+        del problem  # this frame would hold it, and its traceback this frame
 
 
 def _mended(body: bytes | str) -> str:

@@ -1,4 +1,4 @@
-"""A second, forgiving reading for answers that the strict types refuse.
+"""Lenient decoding: a second reading of answers that the strict types refuse.
 
 Real servers send ``created`` as text, ``content`` as a list of parts, tool arguments as an object.
 What carries text is turned into text; a field that makes no sense keeps its default. The strict
@@ -13,6 +13,9 @@ from functools import cache
 from typing import Any, TypeVar, Union
 
 import msgspec
+
+from konko_async.wire._base import Wire, with_unknown
+from konko_async.wire._probe import IGNORED, holds_unknown
 
 __all__ = ["convert"]
 
@@ -38,11 +41,13 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    try:
-        # Text that says "1702453635" may stand for a number; text that says "null" is text.
-        return msgspec.convert(value, kind, strict=kind not in _NUMBERS)
-    except (msgspec.ValidationError, RecursionError):
-        pass
+    # Structs that keep unknown fields are read field by field: msgspec would drop those.
+    if not holds_unknown(kind):
+        try:
+            # Text that says "1702453635" may stand for a number; text that says "null" is text.
+            return msgspec.convert(value, kind, strict=kind not in _NUMBERS)
+        except (msgspec.ValidationError, RecursionError):
+            pass
     origin = typing.get_origin(kind)
     if origin in {Union, types.UnionType}:
         return _union(value, typing.get_args(kind))
@@ -58,6 +63,9 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _union(value: Any, members: tuple[Any, ...]) -> Any:
+    # First, or a string member would turn null into the text "null".
+    if value is None and type(None) in members:
+        return None
     for member in members:
         if member is not type(None):
             try:
@@ -75,6 +83,7 @@ def _list(value: Any, item: Any) -> list[Any]:
     found = []
     for element in value:
         try:
+            # One bad element costs itself only: the other choices or tool calls are still of use.
             found.append(_convert(element, item))
         except (ValueError, OverflowError):
             continue
@@ -86,6 +95,8 @@ def _struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
         raise ValueError("not an object")  # noqa: TRY004 - one kind of failure for all misfits
     if isinstance(value.get("content"), list) and "reasoning" in kind.__struct_fields__:
         value = _without_thinking(value)
+    if "message" in kind.__struct_fields__ and value.get("message") is None:
+        value = _with_message(value)
     hints = _hints(kind)
     found = {}
     for name, wire_name in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True):
@@ -98,9 +109,30 @@ def _struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
             except (ValueError, OverflowError):
                 continue
     try:
-        return kind(**found)
+        struct = kind(**found)
     except TypeError as error:  # a required field is missing
         raise ValueError(str(error)) from None
+    return _with_unknown(struct, value) if isinstance(struct, Wire) else struct
+
+
+def _with_unknown(struct: Wire, value: dict[str, Any]) -> Wire:
+    if not struct.keeps_unknown:
+        return struct
+    known = IGNORED.union(struct.__struct_encode_fields__)
+    unknown = {name: value[name] for name in value.keys() - known}
+    if struct.is_piece:  # what is empty adds nothing
+        unknown = {name: one for name, one in unknown.items() if one not in ("", [], {})}
+    return with_unknown(struct, unknown)
+
+
+def _with_message(choice: dict[str, Any]) -> dict[str, Any]:
+    """Take ``delta`` or ``text`` of a whole answer's choice for the message that it lacks."""
+    delta = choice.get("delta")
+    if isinstance(delta, dict) and delta:
+        return {**choice, "message": delta, "delta": None}
+    if isinstance(choice.get("text"), str):
+        return {**choice, "message": {"content": choice["text"]}, "text": None}
+    return choice
 
 
 def _without_thinking(message: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ __all__ = [
 ]
 
 
+# Any for what is passed on as it is: msgspec checks no types on encoding, and the resources have
+# checked what can be checked (see _core/validation.py).
 class _Sampling(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     max_tokens: int | None = None
     temperature: float | None = None
@@ -33,7 +35,7 @@ class _Sampling(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     repetition_penalty: float | None = None
     stream_options: Any = None
     user: str | None = None
-    stream: bool = False
+    stream: bool | None = None  # a False is sent: some servers stream unless they are told not to
 
 
 class ChatRequest(_Sampling, kw_only=True, omit_defaults=True, gc=False):
@@ -49,6 +51,21 @@ class ChatRequest(_Sampling, kw_only=True, omit_defaults=True, gc=False):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
 
 
 class CompletionRequest(_Sampling, kw_only=True, omit_defaults=True, gc=False):
@@ -72,6 +89,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, omit_defaults=True, gc=Fals
     user: str | None = None
 
 
+# The same parameters as _Sampling, for type checkers: a struct cannot be unpacked as keywords.
 class _SamplingParams(TypedDict, total=False):
     max_tokens: int | None
     temperature: float | None
@@ -98,6 +116,21 @@ class ChatParams(_SamplingParams, total=False):
     tool_choice: str | Mapping[str, Any] | Callable[..., Any] | None
     parallel_tool_calls: bool | None
     reasoning_effort: str | None
+    audio: Mapping[str, Any] | None
+    function_call: str | Mapping[str, Any] | None
+    functions: Sequence[Mapping[str, Any]] | None
+    metadata: Mapping[str, str] | None
+    modalities: Sequence[str] | None
+    moderation: Mapping[str, Any] | None
+    prediction: Mapping[str, Any] | None
+    prompt_cache_key: str | None
+    prompt_cache_options: Mapping[str, Any] | None
+    prompt_cache_retention: str | None
+    safety_identifier: str | None
+    service_tier: str | None
+    store: bool | None
+    verbosity: str | None
+    web_search_options: Mapping[str, Any] | None
 
 
 class ToolParams(TypedDict, total=False):

@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,34 +16,48 @@ from batch_kit import MODEL, FaultyFiles, asked, ids, line, read, run, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konko_async.batch import BatchError, BatchInputError, BatchOutputError, Files
-from konko_async.batch._journal import (
-    FAILED,
-    OK,
-    VERSION,
-    Checked,
-    Checkpoint,
-    Header,
-    Journal,
-    pack,
-    unpack,
+from konko_async.batch import (
+    BatchError,
+    BatchInputError,
+    BatchLockedError,
+    BatchOutputError,
+    Files,
 )
-from konko_async.batch._lines import invalid_line, read_line
+from konko_async.batch._output.journal import VERSION, Checked, Checkpoint, Header, Journal
+from konko_async.batch._output.ledger import FAILED, OK, pack, unpack
+from konko_async.batch._output.result_lines import invalid_line, read_line
+from konko_async.batch._output.store import OutputStore
 from konko_async.batch._pricing import Prices
-from konko_async.batch._store import Store
 from konko_async.testing import faults
 
+NIGHTS = Path(__file__).parents[1] / "soak" / "nights.py"
 STORM = Path(__file__).parents[1] / "soak" / "killstorm.py"
 
 
-def test_kill_storm():
-    """20 kills here; `make killstorm` does as many as you like."""
+def test_nights():
+    """300 seeds of a server that fails in every way; ``make nights`` runs more, and longer ones."""
     done = subprocess.run(
-        [sys.executable, str(STORM), "--kills", "20"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-W", "error", NIGHTS, "--seeds", "300", "--rows", "20"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["seeds"] == 300
+    # It did go through what it is meant to go through.
+    for name in ("kills", "torn_lines", "ended_outage", "ended_out_of_credit", "ended_daily_limit"):
+        assert found[name] > 0, name
+
+
+@pytest.mark.parametrize(("mode", "kills"), [("rows", 6), ("steps", 1), ("shards", 1)])
+def test_kill_storm(mode, kills):
+    """A few kills here; `make killstorm MODE=steps` does as many as you like."""
+    done = subprocess.run(
+        [sys.executable, str(STORM), "--kills", str(kills), "--mode", mode],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)
-    assert figures["kills"] == 20
+    assert figures["kills"] == kills
     assert figures["paid_twice"] <= figures["in_flight_at_kills"]
 
 
@@ -79,7 +95,9 @@ async def test_a_torn_tail_at_every_byte(client, emulator, tmp_path):
 
 
 def recovered(output):
-    store = Store(str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9)
+    store = OutputStore(
+        str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9
+    )
     return store, store.recover(Prices())
 
 
@@ -141,7 +159,7 @@ def test_any_history_with_crashes_is_remembered(tmp_path_factory, data):
     output = tmp_path_factory.mktemp("h") / "out"
     journal = Journal(f"{output}.journal", Files())
     journal.begin(Header(VERSION, "in", "f"))
-    store = Store(str(output), journal, Files(), rows=10, seconds=9)
+    store = OutputStore(str(output), journal, Files(), rows=10, seconds=9)
     lines, saved = {}, (0, 0)
     for _ in range(data.draw(st.integers(1, 25))):
         step = data.draw(st.sampled_from(["add", "add", "add", "save", "crash"]))
@@ -182,7 +200,9 @@ def test_the_same_row_twice_is_noticed(tmp_path):
     journal = Journal(f"{output}.journal", Files())
     journal.begin(Header(VERSION, "in", "f"))
     journal.close()
-    store = Store(str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9)
+    store = OutputStore(
+        str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9
+    )
     with pytest.raises(BatchOutputError, match="twice"):
         store.recover(Prices())
     store.close()
@@ -305,7 +325,7 @@ class Dying(Files):
 @pytest.mark.parametrize("how", [{"retry_failed": True}, {"on_changed_input": "redo"}])
 async def test_death_at_every_step_of_rewriting_the_output(client, emulator, tmp_path, how):
     source, output = write(tmp_path / "in.jsonl", [line(n) for n in range(5)]), tmp_path / "out"
-    emulator.always(faults.Status(500), when=lambda record: "row 1" in str(record.body))
+    emulator.always(faults.Status(400), when=lambda record: "row 1" in str(record.body))
     await run(client, source, output)
     emulator.clear()
     if "on_changed_input" in how:
@@ -371,7 +391,7 @@ async def test_a_folder_that_loses_a_file_during_the_run(client, emulator, tmp_p
 
 async def test_an_output_that_cannot_be_rewritten(client, emulator, tmp_path):
     source, output = write(tmp_path / "in.jsonl", [line(n) for n in range(3)]), tmp_path / "out"
-    emulator.script(faults.Status(500))
+    emulator.script(faults.Status(400))
     await run(client, source, output)
     before = output.read_bytes()
     for files in (FaultyFiles(write_at=0, only=".new"), FaultyFiles(fsync_at=0, only=".new")):
@@ -384,7 +404,7 @@ async def test_an_output_that_cannot_be_rewritten(client, emulator, tmp_path):
 async def test_the_canary_key_is_in_no_file(emulator, tmp_path):
     from konko_async import AsyncKonko
 
-    emulator.always(faults.Status(500), when=lambda record: record.index % 3 == 1)
+    emulator.always(faults.Status(400), when=lambda record: record.index % 3 == 1)
     emulator.always(faults.Cut(), when=lambda record: record.index % 3 == 2)
     source = write(tmp_path / "in.jsonl", [line(n) for n in range(12)])
     async with AsyncKonko(
@@ -417,13 +437,14 @@ async def test_checkpoints_by_time(client, emulator, tmp_path):
     assert journal.count(b'"end":') > 3
 
 
-async def test_a_burst_of_429s_fails_no_row(client, emulator, tmp_path):
+async def test_many_503s_fail_no_row(client, emulator, tmp_path):
     """There are more of them than the budget of retries pays for; a batch has time."""
-    emulator.script(*[faults.Status(429, retry_after_ms=1) for _ in range(80)])
+    busy = faults.Status(503)
+    emulator.always(busy, when=lambda record: record.index % 3 == 1 and record.index < 120)
     source = write(tmp_path / "in.jsonl", [line(number) for number in range(200)])
     report = await run(client, source, tmp_path / "out.jsonl")
-    assert (report.done, report.failed) == (200, 0)
-    assert emulator.received == 280
+    assert (report.done, report.failed, report.retried) == (200, 0, 40)
+    assert emulator.received == 240
 
 
 async def test_a_used_up_credit_is_not_waited_for(client, emulator, tmp_path):
@@ -432,3 +453,25 @@ async def test_a_used_up_credit_is_not_waited_for(client, emulator, tmp_path):
     with pytest.raises(BatchError, match="all rows would fail"):
         await run(client, source, tmp_path / "out.jsonl")
     assert emulator.received == 1
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    """A file that names its owner stands for the lock, and that of a dead process does not."""
+
+    def refuse(_descriptor, _operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = str(tmp_path / "out.journal")
+    first = Journal(path, Files())
+    with pytest.raises(BatchLockedError, match=rf"by process .* {os.getpid()}: this file system"):
+        Journal(path, Files())
+    first.close()
+    assert not Path(f"{path}.lock").exists()
+    child = subprocess.Popen(["true"])
+    child.wait()
+    Path(f"{path}.lock").write_text(f"{socket.gethostname()} {child.pid}")
+    Journal(path, Files()).close()
+    Path(f"{path}.lock").write_text(f"another-host {child.pid}")
+    with pytest.raises(BatchLockedError, match="another-host"):
+        Journal(path, Files())

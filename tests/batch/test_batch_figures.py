@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from konko_async import Attempt, CallRecord, Model
 from konko_async.batch import Histogram, Price, Stop, parse_price
-from konko_async.batch._check import token_guess
-from konko_async.batch._journal import Ledger
+from konko_async.batch._input.validate import token_guess
+from konko_async.batch._output.answers import Used, flaws, read_usage
+from konko_async.batch._output.ledger import Ledger
 from konko_async.batch._pricing import Prices
 from konko_async.batch._progress import Tracker
 from konko_async.batch._report import BatchReport
+from konko_async.wire import ChatCompletion
+from konko_async.wire._codec import Codec
 
 M = 1_000_000
 
@@ -76,15 +79,19 @@ def test_costs():
             Model("c"),
         ]
     )
-    assert prices.cost("a", 1, 1) == 2
-    assert (prices.cost("b", 1, 1), prices.cost("c", 1, 1), prices.cost("?", 1, 1)) == (None,) * 3
+    assert prices.cost("a", Used(1, 1)) == 2
+    assert (
+        prices.cost("b", Used(1, 1)),
+        prices.cost("c", Used(1, 1)),
+        prices.cost("?", Used(1, 1)),
+    ) == (None,) * 3
     assert prices.currency == "USD"
     assert prices.known("a")
     assert not prices.known("b")
     mixed = Prices({"a": Price(1.0, 1.0), "b": Price(1.0, 1.0, currency="EUR")})
-    assert mixed.cost("a", 1, 1) is None  # sums of both would mean nothing
+    assert mixed.cost("a", Used(1, 1)) is None  # sums of both would mean nothing
     assert mixed.currency is None
-    assert Prices().cost("a", 1, 1) is None
+    assert Prices().cost("a", Used(1, 1)) is None
 
 
 @given(st.lists(st.floats(1e-4, 2e4), min_size=1, max_size=60), st.floats(0, 1))
@@ -101,6 +108,71 @@ def test_percentiles_are_near_the_truth(durations, share):
     copy = histogram.copy()
     copy.add(1)
     assert histogram.total == len(durations)
+
+
+def test_cached_tokens_have_a_price_of_their_own():
+    price = Price(4.0, 10.0, cached=1.0)
+    assert price.cost(100, 1, 80) == 20 * 4 + 80 + 10
+    assert Price(4.0, 10.0).cost(100, 1, 80) == 410
+    prices = Prices({"*": price, "a": Price(1.0, 1.0)})
+    assert prices.cost("a", Used(1, 1, 1)) == 2
+    assert prices.cost("any other", Used(1, 1, 1)) == 11
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached", "reasoning"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 9}}, 9, 0),
+        ({"prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 2}, 8, 0),
+        ({"completion_tokens_details": {"reasoning_tokens": 4}}, 0, 4),
+        ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": 10**9}}, 10, 0),
+        ({"prompt_tokens_details": {"cached_tokens": "many"}}, 0, 0),
+    ],
+)
+def test_usage_is_read_where_servers_report_it(usage, cached, reasoning):
+    used = read_usage({"prompt_tokens": 10, "completion_tokens": 5, **usage})
+    assert (used.cached_tokens, used.reasoning_tokens, used.reported) == (cached, reasoning, True)
+    assert not read_usage({}).reported
+
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("choices", "found"),
+    [
+        (None, ("no_choices",)),
+        ([], ("no_choices",)),
+        ([{"message": {"content": "yes"}, "finish_reason": "stop"}], ()),
+        ([{"message": {"content": " \n"}, "finish_reason": "stop"}], ("empty",)),
+        ([{"message": {"content": ""}, "finish_reason": "length"}], ("empty", "length")),
+        ([{"message": {"content": "a"}, "finish_reason": "length"}], ("length",)),
+        ([{"message": {"content": None, "tool_calls": [{}]}}], ()),
+        ([{"message": {"content": "a"}, "finish_reason": "error"}], ("error",)),
+        ([{"message": {"content": "a"}, "error": {"code": 502}}], ("error",)),
+        ([{"message": {"content": ""}, "finish_reason": "content_filter"}], ("empty", "content_filter")),
+        ([{"message": {"content": None, "refusal": "no"}}], ("refusal",)),
+        ([{"text": "old"}], ()),
+        ([{"message": {"content": ""}}, {"message": {"content": "b"}}], ()),
+    ],
+)  # fmt: skip
+def test_flaws_of_answers(choices, found):
+    assert flaws(CHAT, {"choices": choices}) == found
+
+
+def test_flaws_are_the_same_of_an_answer_and_of_its_line():
+    texts = ("yes", "", " \n", None)
+    more = ({}, {"refusal": "no"}, {"tool_calls": [{"id": "1", "function": {"name": "f"}}]})
+    reasons = ("stop", "length", "content_filter", "error", None)
+    extra = ({}, {"error": {"code": 502}}, {"content_filter_results": {}})
+    for text, beside, reason, unknown in itertools.product(texts, more, reasons, extra):
+        message = {"role": "assistant", "content": text, **beside}
+        choice = {"index": 0, "message": message, "finish_reason": reason, **unknown}
+        for choices in ([choice], [choice, choice]):
+            body = {"id": "1", "object": "chat.completion", "created": 1, "choices": choices}
+            answer = Codec(ChatCompletion).decode(json.dumps(body))
+            assert flaws(CHAT, answer) == flaws(CHAT, body), body
 
 
 def test_an_empty_histogram():
@@ -123,7 +195,7 @@ def test_the_history_is_bounded(monkeypatch):
     monkeypatch.setattr(type(tracker), "elapsed", property(lambda _self: now))
     for step in range(20_000):
         now = float(step)
-        ledger.add(step, failed=False, prompt=1, answer=2, cost=None)
+        ledger.add(step, failed=False, used=Used(1, 2))
         tracker.sample()
     history = tracker.history
     assert 200 < len(history) <= 512
@@ -159,10 +231,10 @@ def test_what_the_client_tells_is_counted():
 def test_costs_that_are_partly_unknown():
     ledger = Ledger()
     tracker = Tracker(ledger, 4, "USD")
-    ledger.add(0, failed=False, prompt=1, answer=1, cost=2.0)
+    ledger.add(0, failed=False, used=Used(1, 1, cost=2.0))
     assert tracker.progress().projected_cost == 8
-    ledger.add(1, failed=True, prompt=0, answer=0, cost=None)
-    ledger.add(2, failed=False, prompt=1, answer=1, cost=None)
+    ledger.add(1, failed=True, used=Used())
+    ledger.add(2, failed=False, used=Used(1, 1))
     progress = tracker.progress()
     assert (progress.cost, progress.unpriced, progress.projected_cost) == (2.0, 1, None)
 

@@ -1,20 +1,25 @@
 """Inputs that are not what they should be: clear errors with line numbers, before a call is made."""
 
+import bz2
+import gzip
 import io
 import itertools
+import json
+import lzma
 import os
 
 import pytest
-from batch_kit import MODEL, asked, ids, line, read, run, write
-from hypothesis import given, settings
+from batch_kit import MODEL, asked, content, ids, line, read, run, write
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from konko_async import ConfigurationError
 from konko_async.batch import BatchInputError, Template
-from konko_async.batch._check import Ids
+from konko_async.batch._input.record_splitter import Splitter
+from konko_async.batch._input.source import FileSource
+from konko_async.batch._input.table import Table, split_fields
+from konko_async.batch._input.validate import Ids
 from konko_async.batch._order import shuffled
-from konko_async.batch._source import FileSource
-from konko_async.batch._splitter import Splitter
 
 BAD = [
     (b"{broken", "malformed"),
@@ -134,10 +139,14 @@ async def test_utf_16_and_unknown_content(client, tmp_path):
         (b"text,text\na,b\n", "comes twice"),
         (b"text,\na,b\n", "column 2 is empty"),
         (b"id,text\n1,a\n2\n", "line 3: 1 fields, where the header has 2"),
-        (b'id,text\n1,"a"b\n', "not CSV"),
         (b"id,text\n1,\xff\n", "line 2: not UTF-8"),
-        (b'id,text\n1,"never closed\n2,b\n', "line 2: not CSV"),
-        (b"id,text\n1,a\n1,b\n", "custom_id '1' is that of line 2 too"),
+        (
+            b'id,text\n1,"never closed\n2,b\n',
+            r'line 2: a quote \("\) opens a field and is never closed',
+        ),
+        (b'id,text\n1,"abc\n2,b\n3,c"\n4,d\n', "line 2: .*would swallow the records up to line 4"),
+        (b'id\ttext\n1\t"abc\n2\tb\n3\t"x" y\n', "line 2: .*not closed before line 4"),
+        (b"custom_id,text\n1,a\n1,b\n", "custom_id '1' is that of line 2 too"),
     ],
 )
 async def test_bad_tables(client, tmp_path, table, message):
@@ -174,7 +183,7 @@ async def test_missing_fields_and_empty_files(client, tmp_path):
     (folder / "b.txt").write_bytes(b"\xff\xff")
     with pytest.raises(BatchInputError, match=r"a\.txt: the file is empty"):
         await run(client, folder, tmp_path / "out", prompt="{text}", model=MODEL)
-    with pytest.raises(BatchInputError, match="its format is texts"):
+    with pytest.raises(BatchInputError, match="without files of the format csv"):
         await run(client, folder, tmp_path / "out", format="csv")
 
 
@@ -229,27 +238,71 @@ def test_csv_records_may_hold_line_breaks(values, size):
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows([v] for v in values)
     data = text.getvalue().encode()
-    splitter = Splitter(max_bytes=1000, quoted=True)
+    splitter = Splitter(max_bytes=1000, table=Table(",", 1))
     pieces = [p for at in range(0, len(data), size) for p in splitter.feed(data[at : at + size])]
     pieces += splitter.flush()
-    assert [next(csv.reader([piece.data.decode()])) for piece in pieces] == [[v] for v in values]
+    assert [split_fields(piece.data.decode(), ",") for piece in pieces] == [[v] for v in values]
 
 
-@given(st.lists(st.binary(max_size=9), max_size=20), st.integers(2, 10), st.booleans())
-def test_records_can_be_read_by_their_place(tmp_path_factory, parts, limit, quoted):
+FIELD = st.text("ab,;\t\" '", max_size=6)
+
+
+@given(
+    st.lists(st.lists(FIELD, min_size=3, max_size=3), min_size=1, max_size=6),
+    st.sampled_from(",;\t"),
+)
+@example([["", "", ""]], "\t")
+def test_tables_read_as_the_standard_library_reads_them(rows, delimiter):
+    """As far as it agrees that a quote opens a field only at its start."""
+    import csv
+
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    splitter = Splitter(max_bytes=1000, table=Table(delimiter, 3))
+    pieces = [*splitter.feed(text.getvalue().encode()), *splitter.flush()]
+    assert [split_fields(piece.data.decode(), delimiter) for piece in pieces] == rows
+
+
+@given(
+    st.lists(
+        st.lists(FIELD.map(lambda t: t.strip('" ')), min_size=2, max_size=2), min_size=1, max_size=8
+    )
+)
+def test_no_line_vanishes_whatever_quotes_stand_where(rows):
+    """Unquoted text, as most tools write tab-separated files: each line is a row or an error."""
+    lines = ["\t".join(field.replace("\t", " ") or "x" for field in row) for row in rows]
+    # Stray quotes anywhere, also where they open a field.
+    lines = [line if number % 3 else f'"{line}' for number, line in enumerate(lines)]
+    splitter = Splitter(max_bytes=1000, table=Table("\t", 2))
+    pieces = [*splitter.feed("\n".join(lines).encode()), *splitter.flush()]
+    joined = sum((piece.data or b"").count(b"\n") for piece in pieces)
+    assert len(pieces) + joined == len(lines)
+    for piece in pieces:
+        assert piece.problem is None or piece.data.startswith(b'"')
+
+
+BYTES = st.one_of(st.binary(max_size=9), st.text('a",\n', max_size=9).map(str.encode))
+
+
+@example([b'\0\n"\0\0', b'\0\0\0\0"""', b""], 3, Table(",", 2))
+@given(st.lists(BYTES, max_size=20), st.integers(2, 10), st.sampled_from([None, Table(",", 2)]))
+def test_records_can_be_read_by_their_place(tmp_path_factory, parts, limit, table):
+    def seen(piece):
+        return piece.line, piece.offset, piece.data, piece.problem is None
+
     path = tmp_path_factory.mktemp("in") / "file"
     path.write_bytes(b"\n".join(parts))
-    source = FileSource(path.open("rb", buffering=0), quoted=quoted, max_bytes=limit)
+    source = FileSource(path.open("rb", buffering=0), table=table, max_bytes=limit)
     pieces = list(source.pieces())
     assert source.index() == len(pieces)
-    assert [source.at(place) for place in range(len(pieces))] == pieces
+    assert [seen(source.at(place)) for place in range(len(pieces))] == [seen(p) for p in pieces]
     source.close()
 
 
 def test_a_record_before_many_blank_lines_can_be_read_by_its_place(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfa\n" + b"\n" * 400_000 + b"bb")
-    source = FileSource(path.open("rb", buffering=0), quoted=False, max_bytes=2)
+    source = FileSource(path.open("rb", buffering=0), table=None, max_bytes=2)
     assert source.index() == 2
     assert [source.at(0).data, source.at(1).data] == [b"a", b"bb"]
     source.close()
@@ -279,11 +332,132 @@ def test_ids():
 
 
 def test_templates():
-    template = Template('{{"a": {text}}} {n} {"json": 1} {} {0}')
+    template = Template('{{"a": {text}}} {n} {"json": 1} {} {0} {{as text}}')
     assert template.names == ["text", "n"]
-    assert template.fill({"text": "{n}", "n": [1, "x"]}) == '{"a": {n}} [1,"x"] {"json": 1} {} {0}'
+    filled = template.fill({"text": "{n}", "n": [1, "x"]})
+    assert filled == '{"a": {n}} [1,"x"] {"json": 1} {} {0} {as text}'
     with pytest.raises(ValueError, match="asks for"):
         template.fill({"text": "x"})
-    for bad in ("no field", "{text.__class__}", 5):
+    for bad in ("no field", "{{text}}", 5):
         with pytest.raises(ConfigurationError):
             Template(bad)
+
+
+def test_names_of_columns_need_not_be_identifiers():
+    row = {"Review Text": "nice", "product-id": 7, "1": "one", "Preis (€)": "5", "a:b": "c"}
+    template = Template("{product-id}: {Review Text} {1} {Preis (€)} {a:b} {x: 1}")
+    template.check(row)
+    assert template.fill(row) == "7: nice one 5 c {x: 1}"
+    for typo in ("{Review Txt} {1}", "{meta.title} {1}", "{product-id} {Review Text} {x}"):
+        with pytest.raises(ConfigurationError, match="asks for"):
+            Template(typo).check(row)
+        with pytest.raises(ValueError, match="asks for"):
+            Template(typo).fill(row)
+    with pytest.raises(ValueError, match="no field"):
+        Template("{2} {3}").fill(row)
+
+
+async def prompts(client, emulator, source, tmp_path, **options):
+    """Run an input, and return what was asked, in the order of the ids."""
+    emulator._log.clear()
+    output = tmp_path / "prompts-out"
+    report = await run(client, source, output, model=MODEL, restart=True, **options)
+    assert (report.failed, report.left) == (0, 0)
+    return {row["custom_id"]: content(row).removeprefix("re: ") for row in read(output)}
+
+
+@pytest.mark.parametrize("pack", [None, gzip.compress, lzma.compress, bz2.compress])
+@pytest.mark.parametrize("indent", [None, 2])
+async def test_arrays_and_compressed_files(client, emulator, tmp_path, pack, indent):
+    rows = [{"text": f"a\n\t{number}", "n": 1.5} for number in range(5)]
+    data = json.dumps(rows, indent=indent).encode()
+    source = tmp_path / "in.json.gz"  # its content decides, not its name
+    source.write_bytes(pack(data) if pack else data)
+    notices = []
+    found = await prompts(
+        client, emulator, source, tmp_path, prompt="{text}", on_notice=notices.append
+    )
+    assert found == {f"row-{n + 1}": f"a\n\t{n}" for n in range(5)}
+    assert "array of 5 elements" in notices[0]
+
+
+async def test_damaged_and_foreign_files_are_refused(client, tmp_path):
+    for name, data, message in (
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 999)[:-20], "cannot be unpacked"),
+        ("a.parquet", b"PAR1" + bytes(99), "Parquet"),
+        ("a.xlsx", b"PK\x03\x04" + bytes(99), "as CSV"),
+        ("a.json", b'[{"a": 1}, ', "array that cannot be read"),
+    ):
+        source = tmp_path / name
+        source.write_bytes(data)
+        with pytest.raises(BatchInputError, match=message):
+            await run(client, source, tmp_path / "out", prompt="{a}", model=MODEL)
+
+
+async def test_a_prompt_on_each_line(client, emulator, tmp_path):
+    source = tmp_path / "prompts.txt"
+    source.write_text("What is 1?\n\nWhat is {2}?\r\n")
+    found = await prompts(client, emulator, source, tmp_path)
+    assert found == {"row-1": "What is 1?", "row-2": "What is {2}?"}
+
+
+async def test_folders_and_globs_of_shards(client, emulator, tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write(shards / "a.jsonl", [{"text": "0"}, {"text": "1"}])
+    (shards / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "2"}\n'))
+    for source in (shards, f"{shards}/*.jsonl*"):
+        found = await prompts(client, emulator, source, tmp_path, prompt="{text}", shuffle=3)
+        assert found == {f"row-{n + 1}": str(n) for n in range(3)}
+    write(shards / "c.jsonl", [b"{"])
+    with pytest.raises(BatchInputError, match=r"line 1: .*c\.jsonl"):
+        await run(client, shards, tmp_path / "out", prompt="{text}", model=MODEL)
+    (shards / "c.jsonl").unlink()
+    (shards / "d.csv").write_text("text\na\n")
+    with pytest.raises(BatchInputError, match="another format"):
+        await run(client, shards, tmp_path / "out", prompt="{text}", model=MODEL)
+    (shards / "readme.txt").write_text("text")
+    with pytest.raises(BatchInputError, match="3 data files"):
+        await run(client, f"{shards}", tmp_path / "out", prompt="{text}", model=MODEL)
+    with pytest.raises(BatchInputError, match="no file fits"):
+        await run(client, f"{shards}/*.tsv", tmp_path / "out", prompt="{text}", model=MODEL)
+
+
+async def test_an_id_that_is_not_unique_names_no_row(client, emulator, tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"id": n // 2, "key": n, "text": n} for n in range(6)])
+    found = await prompts(client, emulator, source, tmp_path, prompt="{text}")
+    assert found == {f"row-{n + 1}": str(n) for n in range(6)}
+    again = await run(client, source, tmp_path / "prompts-out", model=MODEL, prompt="{text}")
+    assert (again.resumed, again.finished) == (6, 0)
+    found = await prompts(client, emulator, source, tmp_path, prompt="{text}", id_column="key")
+    assert set(found) == set("012345")
+    with pytest.raises(BatchInputError, match="which id_column= names"):
+        await run(client, source, tmp_path / "out", model=MODEL, prompt="{text}", id_column="no")
+
+
+def test_a_long_cell_is_a_cell_like_any_other():
+    """The csv module takes 128 KiB at most, unless a global setting is changed."""
+    text = "word, " * 40_000
+    data = f'1,"{text}"\n2,short\n'.encode()
+    pieces = Splitter(max_bytes=10**6, table=Table(",", 2)).feed(data)
+    assert [split_fields(p.data.decode(), ",") for p in pieces] == [["1", text], ["2", "short"]]
+
+
+async def test_a_lone_surrogate_is_named(client, tmp_path):
+    source = write(tmp_path / "in.jsonl", [b'{"text": "cut \\ud83d"}'])
+    with pytest.raises(BatchInputError, match=r"lone surrogate \(\\ud83d\)"):
+        await run(client, source, tmp_path / "out", prompt="{text}", model=MODEL)
+
+
+async def test_an_input_that_was_only_touched_is_the_same(client, emulator, tmp_path):
+    source, output = write(tmp_path / "in.jsonl", [line(n) for n in range(40)]), tmp_path / "out"
+
+    def touch(progress):
+        if progress.done:
+            os.utime(source)
+
+    emulator.latency = 0.005
+    report = await run(
+        client, source, output, max_concurrency=2, on_progress=touch, progress_interval=0.01
+    )
+    assert (report.done, report.left) == (40, 0)

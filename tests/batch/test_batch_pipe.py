@@ -152,6 +152,19 @@ async def test_a_file_to_a_pipe(client, tmp_path, drained):
     assert len(finish()) == 3
 
 
+async def test_rows_in_a_pipe_cannot_steer_a_terminal(client, emulator, tmp_path):
+    said = "\x1b]\x9b2J\x7f \xe9\u0107"
+    emulator.answer = lambda _: said
+    source, out = write(tmp_path / "in.jsonl", [line(0)]), tmp_path / "out"
+    with out.open("wb") as file:
+        await run(client, source, "-", files=Ends(None, file.fileno()))
+    text = out.read_text("utf-8")
+    assert not {"\x1b", "\x9b", "\x7f"} & set(text)
+    (row,) = map(json.loads, text.splitlines())
+    assert row["response"]["body"]["choices"][0]["message"]["content"] == said
+    assert "\xe9\u0107" in text, "what is harmless is left as it is"
+
+
 async def test_a_pipe_to_a_file_can_be_resumed(client, emulator, tmp_path, piped):
     data, output = encoded(line(n) for n in range(30)), tmp_path / "out"
     await run(client, "-", output, files=Ends(piped(data)), limit=10)

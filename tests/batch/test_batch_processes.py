@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 from batch_kit import asked, content, ids, line, read, run, write
 
 from konko_async import AsyncKonko, ConfigurationError, RateLimit, RetryPolicy
-from konko_async.batch import BatchError, Processes, Stop
+from konko_async.batch import BatchError, Processes, RowLatencies, Stop, WorkerLostError
 from konko_async.testing import Emulator, faults
 
 if sys.platform == "win32":
@@ -67,6 +68,10 @@ async def test_the_same_output_as_from_one_process(client, emulator, tmp_path):
     assert told(there) == told(here)
     assert there.failed == 1
     assert len({link.pid for link in seen.links}) == 2
+    for name in ("there.jsonl", "here.jsonl"):
+        latencies = RowLatencies(tmp_path / name)
+        latencies.advance()
+        assert latencies.known == 43, "all rows but the failed one"
     assert sum(type(record).__name__ == "CallRecord" for record in records) == 44
 
     def lines(path):
@@ -98,7 +103,10 @@ async def test_one_limit_between_all(tmp_path):
     ):
         report = await run(client, source, tmp_path / "out.jsonl", workers=Processes(2))
         used = client.limits.lanes[0]
-    assert (report.done, report.failed, report.rate_limited) == (60, 0, 0)
+    assert (report.done, report.failed) == (60, 0)
+    # A limit each would let 30 through too many. On a loaded machine a request may arrive so late
+    # that the server counts it in the next window: that is no fault of the limit.
+    assert report.rate_limited <= 3
     assert used.in_flight == 0
 
 
@@ -196,6 +204,35 @@ async def test_workers_that_cannot_start_end_the_run(client, tmp_path, monkeypat
     with pytest.raises(BatchError, match="exit code 9") as caught:
         await run(client, source, tmp_path / "out.jsonl", workers=Processes(1))
     assert caught.value.report.left == 3
+
+
+class Dying(Seen):
+    """The first so many workers die while they start, as an actor does whose node is lost."""
+
+    def __init__(self, count, deaths):
+        super().__init__(count)
+        self.deaths = deaths
+
+    async def start(self, heard, lost):
+        link = await super().start(heard, lost)
+        if self.deaths:
+            self.deaths -= 1
+            await link.close()
+            raise WorkerLostError("it died while it started")
+        return link
+
+
+async def test_a_worker_that_dies_while_it_starts_is_replaced(client, tmp_path):
+    source = write(tmp_path / "in.jsonl", [line(number) for number in range(10)])
+    dying = Dying(1, deaths=2)
+    report = await run(client, source, tmp_path / "out.jsonl", workers=dying)
+    assert (report.done, report.failed, len(dying.links)) == (10, 0, 3)
+
+    with pytest.raises(BatchError, match="as soon as they are started") as caught:
+        await run(client, source, tmp_path / "second.jsonl", workers=Dying(1, deaths=3))
+    # Ten rows met the same error: it holds the frames of one of them.
+    frames = "".join(traceback.format_exception(caught.value))
+    assert frames.count("in _pick") <= 1
 
 
 async def test_what_cannot_be_sent_is_told_before_anything_is(emulator, tmp_path):

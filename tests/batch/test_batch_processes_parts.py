@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async import AsyncKonko, ConfigurationError, Fallback, RateLimit, RateLimitTimeoutError
-from konko_async.batch._process import Pipe
+from konko_async.batch._workers.subprocess import Pipe
 from konko_async.remote import Admission, RemoteLimiter, pack_client, unpack_client
 from konko_async.testing import Emulator
 

@@ -12,10 +12,12 @@ import termios
 import threading
 from dataclasses import dataclass
 
+from konko_async.testing import Emulator
+
 KEY = "canary-5ca1ab1e-0ddba11"  # of every test; must appear in no output
 CHAT_MODEL = "codellama/codellama-13b-instruct"
 _COMMAND = (sys.executable, "-m", "konko_async")
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 # Makes the terminal on its standard input the controlling one, so that Ctrl-C is a signal.
 _TAKE_TERMINAL = (
     "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -33,11 +35,14 @@ class Result:
 
 def environment(emulator=None, home=None, **more):
     """The environment of a command: nothing of the person who runs the tests but the path."""
-    names = ("PATH", "LANG", "LC_ALL", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH")
+    names = ["PATH", "LANG", "LC_ALL", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH"]
+    names += ["SSL_CERT_FILE", "SSL_CERT_DIR"]  # see tests/conftest.py
     env = {name: os.environ[name] for name in names if name in os.environ}
     env |= {"PYTHONWARNINGS": "default", "PYTHONUTF8": "1", "TERM": "xterm-256color"}
+    env |= {"KONKO_LOG": "0"}  # the first time, a terminal is told that conversations are kept
     if home is not None:
         env |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+        env |= {"XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
     if emulator is not None:
         env |= {"KONKO_BASE_URL": emulator.base_url, "KONKO_API_KEY": KEY}
     return {**env, **more}
@@ -179,3 +184,26 @@ def join_waiters():
     for thread in threading.enumerate():
         if "waitpid" in thread.name:
             thread.join(5)
+
+
+@contextlib.contextmanager
+def emulator_in_a_thread(**options):
+    """An emulator beside a test that is not async itself."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(work):
+        return asyncio.run_coroutine_threadsafe(work, loop).result(_PATIENCE)
+
+    try:
+        running = Emulator(**options)
+        run(running.start())
+        try:
+            yield running
+        finally:
+            run(running.close())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_PATIENCE)
+        loop.close()

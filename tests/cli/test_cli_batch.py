@@ -6,12 +6,13 @@ import re
 import signal
 
 import matplotlib as mpl
+import msgspec
 import pytest
 from cli_kit import CHAT_MODEL, KEY, command, run, terminal
 
 from konko_async import AsyncKonko
 from konko_async.batch import run_batch
-from konko_async.cli._report import write_report
+from konko_async.cli.bulk.report import write_report
 from konko_async.testing import faults
 
 CHAT = "/chat/completions"
@@ -171,7 +172,7 @@ async def test_without_a_key_nothing_begins(rows, env, tmp_path):
 async def test_a_wrong_key_ends_it_and_is_not_shown(rows, env, emulator, tmp_path):
     wrong = {**env, "KONKO_API_KEY": "canary-of-a-wrong-key"}
     result = await run("batch", rows, tmp_path / "out", "--prompt", "{text}", env=wrong)
-    assert result.code == 1
+    assert result.code == 3
     assert "all rows would fail" in result.err
     assert "canary-of-a-wrong-key" not in result.err
 
@@ -184,7 +185,7 @@ async def test_good_rows_of_a_bad_file_run_when_asked(env, emulator, tmp_path):
     )
     assert result.code == 1
     assert len(chats(emulator)) == 2
-    assert "2 rows answered, 1 failed" in result.err
+    assert "2 rows answered, 0 failed, 1 invalid (of 3)" in result.err
 
 
 async def test_from_pipe_to_pipe(env, emulator):
@@ -287,7 +288,7 @@ async def test_two_runs_on_one_output(rows, env, emulator, tmp_path):
     emulator.always(faults.Stall(after_chunks=None), path=CHAT)
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
     async with command(*arguments, env=env):
-        await emulator.wait_until(lambda: len(chats(emulator)) == 10)
+        await emulator.wait_until(lambda: len(chats(emulator)) >= 4)
         second = await run(*arguments, env=env)
     assert second.code == 2
     assert "in use" in second.err
@@ -312,7 +313,7 @@ async def test_the_first_ctrl_c_lets_calls_in_flight_finish(rows, held, env, emu
     async with command(*arguments, env=env) as running:
         await emulator.wait_until(lambda: len(chats(emulator)) == 3)
         running.signal(signal.SIGINT)
-        await said(running, "in flight is let finish")
+        await said(running, "calls in flight may finish")
         held.set()
         result = await running.finish()
     assert result.code == 130
@@ -328,7 +329,7 @@ async def test_ctrl_c_does_not_wait_for_the_rate(rows, held, env, emulator, tmp_
     async with command(*arguments, "--rpm", "2", env=env) as running:
         await emulator.wait_until(lambda: chats(emulator))
         running.signal(signal.SIGINT)
-        await said(running, "in flight is let finish")
+        await said(running, "calls in flight may finish")
         held.set()
         result = await running.finish()
     assert result.code == 130
@@ -342,7 +343,7 @@ async def test_the_second_ctrl_c_cancels_them(rows, held, env, emulator, tmp_pat
     async with command(*arguments, env=env) as running:
         await emulator.wait_until(lambda: len(chats(emulator)) == 3)
         running.signal(signal.SIGINT)
-        await said(running, "let finish")
+        await said(running, "may finish")
         running.signal(signal.SIGINT)
         result = await running.finish()
     assert result.code == 130
@@ -357,12 +358,51 @@ async def test_the_second_ctrl_c_cancels_them(rows, held, env, emulator, tmp_pat
 async def test_sigterm_leaves_a_whole_journal(rows, held, env, emulator, tmp_path):
     arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
     async with command(*arguments, env=env) as running:
-        await emulator.wait_until(lambda: len(chats(emulator)) == 10)
+        await emulator.wait_until(lambda: len(chats(emulator)) >= 4)
         running.signal(signal.SIGTERM)
         result = await running.finish()
     assert result.code == 143
+    assert "10 left" in result.err
+    assert "run the same command again" in result.err
     held.set()
     assert (await run(*arguments, env=env)).code == 0
+
+
+async def test_what_goes_wrong_ends_the_run_with_a_reason(rows, env, emulator, tmp_path):
+    arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
+    emulator.always(faults.Status(402), path=CHAT)
+    result = await run(*arguments, env=env)
+    assert (result.code, len(chats(emulator)) <= 4) == (3, True)
+    assert "add credit" in result.err
+    assert "0 rows answered, 0 failed, 10 left (of 10)" in result.err
+    emulator.clear()
+    emulator.outage = 503
+    result = await run(*arguments, "--max-outage", "0.3", env=env)
+    assert result.code == 3
+    assert "no row was answered for" in result.err
+    emulator.outage = None
+    emulator.always(faults.Status(400), path=CHAT)
+    result = await run(*arguments, "--max-failures", "20%", env=env)
+    assert result.code == 1, "a share is judged from 50 rows on"
+    result = await run(*arguments, "--max-failures", "2", "--restart", env=env)
+    assert result.code == 3
+    for wrong in (["--max-failures", "x"], ["--max-failures", "101%"], ["--fail-on", "lenght"]):
+        assert (await run(*arguments, *wrong, env=env)).code == 2
+
+
+async def test_prices_of_the_command_line(rows, env, emulator, tmp_path):
+    arguments = ["batch", rows, tmp_path / "out", "--prompt", "{text}"]
+    free = {**env, "KONKO_MODEL": "no/price"}
+    emulator.models = []
+    result = await run(*arguments, "--price-in", "1e6", "--price-out", "0", "--dry-run", env=free)
+    assert "cost      up to" in result.err
+    file = tmp_path / "prices.json"
+    file.write_text('{"no/price": {"in": 1000000, "out": 2000000, "cached": 0}}')
+    result = await run(*arguments, "--prices", file, "--dry-run", env=free)
+    assert "cost      up to" in result.err
+    file.write_text('{"no/price": {"inn": 1}}')
+    for wrong in (["--prices", file], ["--price-out", "1"], ["--prices", tmp_path / "missing"]):
+        assert (await run(*arguments, *wrong, env=free)).code == 2
 
 
 async def test_killed_at_any_time_it_goes_on(rows, env, emulator, tmp_path):
@@ -392,7 +432,7 @@ async def test_killed_at_any_time_it_goes_on(rows, env, emulator, tmp_path):
 
 async def written(path, rows):
     """Wait until a file of another process has so many lines."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists() or path.read_bytes().count(b"\n") < rows:
             await asyncio.sleep(0)
 
@@ -400,7 +440,7 @@ async def written(path, rows):
 async def said(running, text):
     """Read standard error until a text has come."""
     running.errors = getattr(running, "errors", "")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while text not in running.errors:
             data = await running.process.stderr.read(4096)
             assert data, running.errors
@@ -446,7 +486,7 @@ async def test_ctrl_c_on_a_terminal(rows, held, env, emulator, tmp_path):
     async with terminal(*arguments, env=env) as shown:
         await emulator.wait_until(lambda: len(chats(emulator)) == 2)
         shown.type("\x03")
-        await shown.wait_for("let finish")
+        await shown.wait_for("may finish")
         shown.type("\x03")
         assert await shown.finish() == 130
     assert "Traceback" not in shown.seen
@@ -459,7 +499,7 @@ async def test_a_server_cannot_steer_the_terminal(rows, env, emulator, tmp_path)
         faults.Status(401, body='{"error": {"message": "\\u001b]52;c;eA==\\u0007 no"}}'), path=CHAT
     )
     async with terminal("batch", rows, tmp_path / "out", "--prompt", "{text}", env=env) as shown:
-        assert await shown.finish() == 1
+        assert await shown.finish() == 3
     assert "\x1b]52" not in shown.seen
 
 
@@ -498,6 +538,15 @@ async def test_a_report_as_json_and_as_a_picture(report, emulator, tmp_path, cap
     assert "nosuch/r.json could not be written" in capsys.readouterr().err
 
 
+async def test_a_servers_word_for_an_error_is_drawn_as_text(report, tmp_path, recwarn):
+    errors = {"bad \x1b]0;x\x07 \x9b2J": 2, "$\\frac{$": 1}
+    done = msgspec.structs.replace(await report(), errors=errors, failed=3)
+    for name in ("r.html", "r.png"):
+        write_report(str(tmp_path / name), done)
+    assert not [w for w in recwarn if {"\x1b", "\x9b"} & set(str(w.message))]
+    assert not {"\x1b", "\x9b", "\x07"} & set((tmp_path / "r.html").read_text())
+
+
 async def test_a_report_of_nothing_is_drawn_too(report, emulator, tmp_path):
     emulator.always(faults.Status(400), path=CHAT)
     write_report(str(tmp_path / "r.html"), await report())
@@ -515,3 +564,28 @@ async def test_local_runs_it_on_the_real_model(env, tmp_path):
     result = await run("batch", source, tmp_path / "out", *arguments, env=env)
     assert result.code == 0, result.err
     assert re.search(r"cost +unknown", result.err)
+
+
+async def test_a_cache_answers_the_second_run(emulator, env, rows, tmp_path):
+    cache = tmp_path / "cache"
+    asked = ("batch", str(rows), "--prompt", "{text}", "-t", "0", "--price-in", "1")
+    first = await run(*asked, str(tmp_path / "a"), "--cache", str(cache), env=env)
+    assert first.code == 0, first.err
+    assert "answered by it" not in first.err
+    second = await run(*asked, str(tmp_path / "b"), env={**env, "KONKO_CACHE": str(cache)})
+    assert "10 rows were answered by it, at no cost" in second.err
+    assert len(chats(emulator)) == 10
+    third = await run(
+        *asked, str(tmp_path / "c"), "--no-cache", env={**env, "KONKO_CACHE": str(cache)}
+    )
+    assert third.code == 0
+    assert len(chats(emulator)) == 20
+
+
+async def test_a_cache_that_cannot_be_used_is_reported_at_once(emulator, env, rows, tmp_path):
+    (tmp_path / "file").write_text("x")
+    asked = ("batch", str(rows), str(tmp_path / "a"), "--prompt", "{text}")
+    result = await run(*asked, "--cache", str(tmp_path / "file"), env=env)
+    assert result.code == 2
+    assert "answer cache" in result.err
+    assert not chats(emulator)

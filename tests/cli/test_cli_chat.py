@@ -95,6 +95,7 @@ async def test_a_cut_answer_says_so_on_standard_error(env, emulator):
 async def test_tokens_reach_a_pipe_as_they_come(env, emulator):
     emulator.script(faults.Stall(after_chunks=2))
     async with command("chat", "hi", env=env) as chat:
+        chat.process.stdin.close()
         # The server says no more, so this can only have come through unbuffered.
         assert await chat.wait_for("One")
         chat.signal(signal.SIGINT)
@@ -118,6 +119,7 @@ async def test_ctrl_c_frees_the_server(env, emulator):
 async def test_ctrl_c_before_the_first_token(env, emulator):
     emulator.script(faults.Stall(after_chunks=None))
     async with command("chat", "hi", env=env) as chat:
+        chat.process.stdin.close()
         await emulator.wait_until(lambda: emulator.in_flight == 1)
         chat.signal(signal.SIGINT)
         result = await chat.finish()
@@ -127,6 +129,7 @@ async def test_ctrl_c_before_the_first_token(env, emulator):
 async def test_sigterm_ends_it_in_order(env, emulator):
     emulator.script(faults.Stall(after_chunks=2))
     async with command("chat", "hi", env=env) as chat:
+        chat.process.stdin.close()
         await chat.wait_for("One")
         chat.signal(signal.SIGTERM)
         result = await chat.finish()
@@ -151,9 +154,10 @@ async def test_a_reader_that_leaves_is_no_crash(env, emulator):
     emulator.answer = None
     emulator.answer_tokens = 20_000  # more than a pipe holds
     async with command("chat", "hi", env=env) as chat:
+        chat.process.stdin.close()
         await chat.wait_for(" ")
         chat.process._transport.get_pipe_transport(1).close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             err = await chat.process.stderr.read()
         result = await chat.finish()
     assert result.code == 1
@@ -169,7 +173,12 @@ async def test_an_answer_cannot_steer_the_terminal(env, emulator):
     assert "\x07" not in shown.seen
     assert "\x9b" not in shown.seen
     assert "text ünï" in shown.seen
-    assert piped.out == "safe\x1b]52;c;b3duZWQ=\x07\x9b2Jtext ünï\n", "a pipe gets what was sent"
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert piped.out == f"safe{mark}]52;c;b3duZWQ={mark}{mark}2Jtext ünï\n"  # pipes end in pagers
+    listed = await run("chat", "--json", "hi", env=env)
+    assert not set(listed.out) & set(map(chr, [*range(10), *range(11, 32), *range(0x7F, 0xA0)]))
+    told = json.loads(listed.out)["choices"][0]["message"]["content"]
+    assert told == "safe\x1b]52;c;b3duZWQ=\x07\x9b2Jtext ünï"  # escaped, and nothing is lost
 
 
 async def test_a_timeout_bounds_the_call(env, emulator):

@@ -9,6 +9,7 @@ import pytest
 from cli_kit import CHAT_MODEL, KEY, environment, run
 
 from konko_async import AsyncKonko, ConfigurationError, __version__
+from konko_async.cli._number_format import duration
 from konko_async.cli._output import error_line
 from konko_async.testing import faults
 
@@ -182,3 +183,11 @@ async def test_the_same_without_uvloop(env):
     )
     result = await run(executable=(sys.executable, "-c", script), env=env)
     assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (0.0123, "12.3 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (1.5, "1.5 s"), (59.94, "59.9 s"),
+    (59.96, "1 min"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (90000, "1 d 01 h"),
+])  # fmt: skip
+def test_durations_are_rounded_into_the_next_unit(seconds, text):
+    assert duration(seconds) == text

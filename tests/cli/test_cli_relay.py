@@ -129,7 +129,7 @@ async def test_an_answer_may_end_before_the_relay_does(slow, twice):
         async with browser.post(f"{address}v1/chat/completions", json=body) as answer:
             await read(answer, "first")
             relay.signal(signal.SIGINT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     async with browser.get(f"{address}readyz") as ready:
                         if ready.status == 503:
@@ -174,10 +174,26 @@ async def test_local_answers():
     ):
         address, _ = told(await relay.wait_for(_READY))
         async with browser.get(f"{address}v1/models") as models:
-            (model,) = (await models.json())["data"]
-        body = question(model["id"], max_tokens=8)
+            offered = await models.json()
+        (model,), page = offered["data"], offered["relay"]
+        assert "very small model" in page["about"]
+        assert page["parts"] == ["text"]
+        # It can answer what the page offers to begin with.
+        starter = {"messages": [{"role": "user", "content": page["starters"][0][1]}]}
+        body = question(model["id"], max_tokens=8, **starter)
         async with browser.post(f"{address}v1/chat/completions", json=body) as answer:
-            assert (await answer.json())["choices"][0]["message"]["content"]
+            assert "Rome" in (await answer.json())["choices"][0]["message"]["content"]
         relay.signal(signal.SIGTERM)
         result = await relay.finish()
     assert result.code == 0
+
+
+async def test_the_page_gets_the_prices_of_the_servers_list(env):
+    async with command("relay", env=env) as relay, aiohttp.ClientSession() as browser:
+        address, _ = told(await relay.wait_for(_READY))
+        async with browser.get(f"{address}v1/models") as models:
+            page = (await models.json())["relay"]
+        relay.signal(signal.SIGTERM)
+        await relay.finish()
+    assert page["prices"][CHAT_MODEL]["completion"] > 0
+    assert page["about"] is None

@@ -95,8 +95,8 @@ async def test_a_long_document_is_split_and_resumed_after_a_kill(env, emulator, 
     bodies = [json.dumps(request.body["messages"]) for request in chats(emulator)]
     assert len(bodies) == len(set(bodies)) + 1, "only what was in flight was asked again"
     text = out.read_text()
-    assert text.startswith("# Summaries\n\n## ")
-    assert re.search(r"\*\d parts\*\n\nAbout \d+ characters\.", text)
+    assert "\n---\n\n# Summaries\n\n## " in text
+    assert re.search(r", \d parts\*\n\nAbout \d+ characters\.", text)
 
 
 async def test_ctrl_c_finishes_what_is_in_flight(env, emulator, tmp_path):
@@ -114,7 +114,7 @@ async def test_ctrl_c_finishes_what_is_in_flight(env, emulator, tmp_path):
     async with terminal(*arguments, env=env) as shown:
         await emulator.wait_until(lambda: len(chats(emulator)) == 2)
         shown.type("\x03")
-        await shown.wait_for("let finish")
+        await shown.wait_for("may finish")
         go.set()
         await shown.wait_for("2 documents summarised, 0 failed, 2 left")
         assert await shown.finish() == 130
@@ -129,8 +129,8 @@ async def test_the_second_ctrl_c_cancels(env, emulator, tmp_path):
         await emulator.wait_until(lambda: chats(emulator))
         running.signal(signal.SIGINT)
         seen = b""
-        async with asyncio.timeout(20):
-            while b"let finish" not in seen:
+        async with asyncio.timeout(60):
+            while b"may finish" not in seen:
                 data = await running.process.stderr.read(4096)
                 assert data, seen
                 seen += data
@@ -151,6 +151,38 @@ async def test_to_a_pipe_and_in_markdown(papers, env, tmp_path):
     assert not list(tmp_path.glob("*.work"))
 
 
+async def test_summaries_in_a_pipe_cannot_steer_a_terminal(env, emulator, tmp_path):
+    said = "safe \x1b]52;c;b3duZWQ=\x07\x9b2J\x7f end"
+    emulator.answer = lambda _: said
+    (tmp_path / "a.txt").write_text("Text. " * 20)
+    commands = {chr(code) for code in (*range(10), *range(11, 32), *range(0x7F, 0xA0))}
+    for form in ("jsonl", "markdown"):
+        result = await run("summarize", tmp_path / "a.txt", "--format", form, env=env)
+        assert result.code == 0, result.err
+        assert not commands & set(result.out)
+        if form == "jsonl":
+            assert json.loads(result.out)["summary"] == said, "escaped, and nothing is lost"
+
+
+async def test_a_folder_gets_a_page_per_document_and_a_digest(papers, env, emulator, tmp_path):
+    pages = tmp_path / "pages"
+    for _ in range(2):
+        result = await run("summarize", papers, "-o", f"{pages}/", "--digest", env=env)
+        assert result.code == 1, "one is broken"
+    names = sorted(path.name for path in pages.iterdir())
+    assert names == ["a.txt.md", "b.md.md", "c.html.md", "d.pdf.md", "e.docx.md",
+                     "f.jsonl_1.md", "f.jsonl_2.md", "g.pdf.md", "index.md"]  # fmt: skip
+    page = (pages / "b.md.md").read_text()
+    assert page.startswith('---\ntitle: "Title"\nsource: ')
+    assert f"*[{papers}/b.md](../papers/b.md)*" in page.replace("\\", "")
+    index = (pages / "index.md").read_text()
+    asked = chats(emulator)
+    assert len(asked) == 8, "nothing is paid twice"
+    assert f"About {len(asked[-1].body['messages'][-1]['content'])} characters." in index
+    assert "- [Title](b.md.md)\n" in index
+    assert "g.pdf](g.pdf.md) (no summary)\n" in index
+
+
 async def test_an_output_among_the_documents_is_none_of_them(papers, env, emulator):
     (papers / "g.pdf").unlink()
     for _ in range(2):
@@ -158,6 +190,20 @@ async def test_an_output_among_the_documents_is_none_of_them(papers, env, emulat
         assert result.code == 0
         assert "7 documents summarised" in result.err
     assert len(chats(emulator)) == 7
+
+
+async def test_a_prompt_file(env, emulator, tmp_path):
+    (tmp_path / "a.txt").write_text("Some text.")
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes("\ufeffFür Anwälte.\n".encode())
+    result = await run("summarize", tmp_path / "a.txt", "--prompt-file", prompt, env=env)
+    assert result.code == 0, result.err
+    assert chats(emulator)[0].body["messages"][0]["content"].endswith(": Für Anwälte.")
+    prompt.write_bytes("Für Anwälte.".encode("latin-1"))
+    result = await run("summarize", tmp_path / "a.txt", "--prompt-file", prompt, env=env)
+    assert (result.code, result.err.splitlines()[-1]) == (
+        2, f"Error: --prompt-file {prompt} is not UTF-8: invalid start byte at byte 1"
+    )  # fmt: skip
 
 
 async def test_options_reach_the_model(env, emulator, tmp_path):
@@ -172,6 +218,22 @@ async def test_options_reach_the_model(env, emulator, tmp_path):
     assert "In German." in request.body["messages"][0]["content"]
 
 
+async def test_calls_are_judged_and_priced_as_those_of_batches(env, emulator, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"Text {name}. " * 9)
+    done = await run(
+        "summarize", tmp_path / "a.txt", "-o", tmp_path / "out.jsonl", "--price-in", "1000000",
+        "--price-out", "0", "--progress", "none", env=env,
+    )  # fmt: skip
+    assert (done.code, "$" in done.err) == (0, True), done.err
+    emulator.answer = lambda _body: ""
+    done = await run(
+        "summarize", tmp_path, "-o", tmp_path / "new.jsonl", "--fail-on", "empty",
+        "--max-failures", "1", "--max-concurrency", "1", "--progress", "none", env=env,
+    )  # fmt: skip
+    assert (done.code, "too many rows failed" in done.err) == (3, True), done.err
+
+
 async def test_a_dry_run_estimates(papers, env, emulator, tmp_path):
     (papers / "long.txt").write_text("A sentence of it. " * 3000)
     result = await run(
@@ -180,7 +242,7 @@ async def test_a_dry_run_estimates(papers, env, emulator, tmp_path):
     assert result.code == 1, "one is broken"
     assert not chats(emulator)
     assert re.search(r"would send \d+ calls", result.err)
-    assert re.search(r"more +then about \d+ calls for summaries of parts", result.err)
+    assert re.search(r"more +then about \d+ calls for summaries of summaries", result.err)
     assert re.search(r"cost +up to \$0", result.err)
     assert "g.pdf is a broken PDF" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["papers"]
@@ -211,8 +273,9 @@ async def test_progress_names_its_stage_and_a_report_is_written(env, emulator, t
     ("arguments", "told"),
     [
         ([], "PATHS"),
-        (["{tmp}"], "there is no document"),
-        (["{tmp}", "-o", "{tmp}"], "folder"),
+        (["{tmp}"], "no documents found"),
+        (["{tmp}", "-o", "{tmp}", "--format", "jsonl"], "folder"),
+        (["{tmp}", "--local", "--digest"], "--digest"),
         (["{tmp}", "--restart"], "pipe"),
         (["{tmp}", "--context", "200"], "context"),
         (["{tmp}", "--local", "--instructions", "x"], "--instructions"),
@@ -230,7 +293,7 @@ async def test_wrong_usage(arguments, told, env, emulator, tmp_path):
 async def test_a_wrong_key_ends_it(papers, env, tmp_path):
     wrong = {**env, "KONKO_API_KEY": "canary-of-a-wrong-key"}
     result = await run("summarize", papers, "-o", tmp_path / "out", env=wrong)
-    assert result.code == 1
+    assert result.code == 3
     assert "all rows would fail" in result.err
     assert "canary-of-a-wrong-key" not in result.err
 

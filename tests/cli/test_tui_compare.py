@@ -10,7 +10,7 @@ import pytest
 from cli_kit import CHAT_MODEL, chats, command, run
 from tui_kit import shown
 
-from konko_async.cli.chat import _models, _spread
+from konko_async.cli.chat.command import _models, _spread
 from konko_async.testing import faults
 
 OTHER = "meta-llama/llama-2-13b-chat"
@@ -118,6 +118,7 @@ async def test_one_after_the_other_on_a_narrow_terminal(env, emulator):
 async def test_ctrl_c_and_a_reader_that_leaves_end_all_of_them(env, emulator):
     emulator.always(faults.Stall(after_chunks=2), path=CHAT)
     async with command("chat", *BOTH, "who are you?", env=env) as chat:
+        chat.process.stdin.close()
         await chat.wait_for("I")
         await emulator.wait_until(lambda: len(chats(emulator)) == 2)
         chat.signal(signal.SIGINT)
@@ -129,16 +130,17 @@ async def test_ctrl_c_and_a_reader_that_leaves_end_all_of_them(env, emulator):
     emulator.answer = None
     emulator.answer_tokens = 20_000  # more than a pipe holds
     async with command("chat", *BOTH, "who are you?", env=env) as chat:
+        chat.process.stdin.close()
         await chat.wait_for("==")
         chat.process._transport.get_pipe_transport(1).close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await chat.process.stderr.read() == b""
         assert (await chat.finish()).code == 1
 
 
 async def test_one_model_is_compared_with_the_own_one(env, emulator, monkeypatch):
     monkeypatch.delenv("KONKO_MODEL", raising=False)
-    with pytest.raises(click.UsageError, match="--compare takes two models"):
+    with pytest.raises(click.UsageError, match="--compare needs two models"):
         _models(None, (OTHER,))
     assert _models("a", ("b",)) == ["a", "b"]
     assert _models("a", ("b", "c")) == ["a", "b", "c"]
@@ -201,7 +203,7 @@ async def say(chat, line):
 @pytest.mark.local_model
 async def test_the_local_model_is_compared_with_itself(env):
     pytest.importorskip("xllamacpp")
-    compare = ("--local", "--compare", "a", "b", "--max-tokens", "8")
+    compare = ("--local", "--compare", "gemma-3-270m", "gemma-3-270m", "--max-tokens", "8")
     env = {**env, "KONKO_BASE_URL": ""}
     result = await run("chat", *compare, "Say hello, please.", env=env, patience=100)
     assert result.code == 0, result

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markdown import Markdown as RichMarkdown
 from tui_kit import new_screen, screen_lines
 
-from konko_async.cli._live import screen_console
-from konko_async.cli._pane import Pane
-from konko_async.cli._region import Region
+from konko_async.cli.terminal.live import screen_console
+from konko_async.cli.terminal.pane import Pane
+from konko_async.cli.terminal.screen_region import Region
 
 DOCUMENT = """# Überschrift
 

@@ -87,7 +87,7 @@ async def test_commands_and_models_are_completed(env, emulator):
         await ready(chat)
         await emulator.wait_until(lambda: emulator.requests and emulator.requests[0].finished)
         chat.type("/mo")
-        await chat.see("lists the models, or changes to one")
+        await chat.see("lists the models, or switches to one")
         chat.type("\t")
         await chat.see(lambda: chat.current == f"{PROMPT} /model")
         chat.type(" hermes")

@@ -6,8 +6,8 @@ import pyte
 import pytest
 from tui_kit import new_screen, screen_lines
 
-from konko_async.cli._layout import Line
-from konko_async.cli._region import Region, reflows
+from konko_async.cli.terminal.layout import ScreenLine
+from konko_async.cli.terminal.screen_region import Region, reflows
 
 
 class Screen:
@@ -42,7 +42,7 @@ class Screen:
 
 
 def lines(texts):
-    return [Line(text, len(text)) for text in texts.split()]
+    return [ScreenLine(text, len(text)) for text in texts.split()]
 
 
 def test_only_what_differs_is_written():

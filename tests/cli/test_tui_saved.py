@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konko_async.cli._conversation import Conversation
-from konko_async.cli._saved import NotSaved, load, path_of, save
+from konko_async.cli.chat.conversation import Conversation
+from konko_async.cli.chat.saved_conversations import NotSaved, load, path_of, save
 
 pieces = st.sampled_from(
     [

@@ -10,7 +10,7 @@ import termios
 import pyte
 from cli_kit import Terminal, terminal
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 _HISTORY = 100_000
 
 

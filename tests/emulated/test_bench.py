@@ -93,7 +93,7 @@ async def test_chunks_are_counted_where_the_server_tells_nothing():
         partly = await measured(emulator, concurrency=1)
     for result in (silent, unasked):
         assert (result.token_source, result.output_tokens) == ("chunks", 6 * 4)
-        assert any("are chunks" in warning for warning in result.warnings)
+        assert any("counted as tokens" in warning for warning in result.warnings)
     assert (partly.token_source, partly.output_tokens) == ("both", 4 + 5 * 8)
 
 

@@ -5,12 +5,21 @@ A step is one turn of the event loop. The number of points is printed (``pytest 
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 
 import pytest
 from client_kit import ASK, MESSAGES, ask, in_flight, others, pooled, serving, text_of
 
-from konko_async import Fallback, RateLimit, RetryPolicy, per_attempt
+from konko_async import (
+    Fallback,
+    KonkoError,
+    RateLimit,
+    RetryPolicy,
+    StreamError,
+    merge,
+    per_attempt,
+)
 from konko_async.testing import Answer, FaultServer
 
 STREAM = Answer.stream(
@@ -164,6 +173,162 @@ async def test_an_iteration_goes_on_after_a_cancelled_wait():
         server.release()
         assert [text async for text in texts] == ["lo", "!"]
         assert text_of(await stream.completion()) == "Hello!"
+
+
+async def iterate(stream):
+    async for _ in stream:
+        pass
+
+
+async def iterate_text(stream):
+    async for _ in stream.text():
+        pass
+
+
+async def read_batches(stream):
+    while await stream.read() is not None:
+        pass
+
+
+async def read_on(stream):
+    await stream.completion()
+
+
+async def by_map(client):
+    async for _ in client.chat.completions.map([{**ASK, "stream": True}]):
+        pass
+
+
+async def by_tools(client):
+    def weather(city: str) -> str:
+        return city
+
+    async for _ in client.chat.completions.run_tools(**ASK, tools=[weather]):
+        pass
+
+
+async def by_merge(client):
+    async for _ in merge([client.chat.completions.stream(**ASK)]):
+        pass
+
+
+async def by_value(client):
+    stream = client.chat.completions.stream(**ASK, response_format=list[int])
+    async for _ in stream.partial():
+        pass
+
+
+def opened_by(read, *, create):
+    async def work(client):
+        calls = client.chat.completions
+        await read(await calls.create(**ASK, stream=True) if create else calls.stream(**ASK))
+
+    return work
+
+
+WAYS = {
+    "async for": opened_by(iterate, create=True),
+    "text()": opened_by(iterate_text, create=True),
+    "read()": opened_by(read_batches, create=True),
+    "completion()": opened_by(read_on, create=True),
+    "async for, stream()": opened_by(iterate, create=False),
+    "completion(), stream()": opened_by(read_on, create=False),
+    "map": by_map,
+    "run_tools": by_tools,
+    "merge": by_merge,
+    "partial()": by_value,
+}
+HALF = Answer.stream(["1", "2"])
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "group"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cancelled_reader_lets_go_at_once(way, how):
+    """Without ``async with``, without the garbage collector, and while somebody holds the task."""
+    answer = HALF.stall(HALF.wire.rindex(b"data:", 0, HALF.wire.index(b'"2"')))
+    server = FaultServer(default=lambda _: answer)
+    async with serving(server, rate_limit=RateLimit(max_concurrency=1)) as client:
+        gc.disable()
+        try:
+            task = asyncio.create_task(WAYS[way](client))
+            await server.wait_for_stall()
+            if how == "cancel":
+                task.cancel()
+            elif how == "timeout":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(task, 0)
+            else:
+                with pytest.raises(ExceptionGroup):
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(_outlive(task))
+                        group.create_task(_fail())
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert in_flight(client) == 0
+            await server.wait_until_closed()
+            assert pooled(client)[1] == 0
+            assert others() == set()
+            assert task.done()  # and is held here until now
+        finally:
+            gc.enable()
+
+
+async def _outlive(task):
+    await task
+
+
+async def _fail():
+    raise LookupError
+
+
+async def test_a_timeout_around_a_read_closes_a_stream_that_nobody_else_will():
+    answer = HALF.stall(HALF.wire.rindex(b"data:", 0, HALF.wire.index(b'"2"')))
+    server = FaultServer(answer)
+    async with serving(server) as client:
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await stream.completion()
+        assert stream.closed
+        assert in_flight(client) == 0
+        await server.wait_until_closed()
+        with pytest.raises(StreamError, match="closed before its end") as caught:
+            await stream.completion()
+        assert text_of(caught.value.partial) == "1"
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer.error(500), Answer.hang_up(), Answer.whole("x").cut(-3), STREAM.cut(STREAM.head_size),
+        STREAM.cut(-30), Answer.events(['{"error":"boom"}']), Answer.body(b"nothing"), Answer.hang_up("rst"),
+    ],
+    ids=["500", "hung up", "cut body", "cut head", "cut stream", "event", "words", "reset"],
+)  # fmt: skip
+async def test_errors_hold_no_frames_in_a_cycle(answer, stream, attempts):
+    """With the collector off, what an error held is gone with the error."""
+    retry = RetryPolicy(max_attempts=attempts, base_delay=0.0)
+    async with serving(FaultServer(default=answer), retry=retry) as client:
+        gc.collect()
+        gc.disable()
+        # What other tests in this process keep, such as their reports, is not of this call.
+        before = [each for each in gc.get_objects() if isinstance(each, KonkoError)]
+        kept = {id(each) for each in before}
+        try:
+            with contextlib.suppress(KonkoError):
+                await ask(client, stream=stream)
+            for _ in range(3):  # callbacks of the loop that hold the last of it
+                await asyncio.sleep(0)
+            left = [
+                each
+                for each in gc.get_objects()
+                if isinstance(each, KonkoError) and id(each) not in kept
+            ]
+            assert [type(each).__name__ for each in left if each.__traceback__ is not None] == []
+        finally:
+            gc.enable()
 
 
 async def test_the_server_sees_a_cancelled_stream_go():

@@ -11,8 +11,10 @@ from client_kit import ASK, KEY, MESSAGES, MODEL, ask, make_client, serving, tex
 from konko_async import (
     APITimeoutError,
     AsyncKonko,
+    AuthenticationError,
     ChatMessage,
     ConfigurationError,
+    NotFoundError,
     RetryPolicy,
     Timeout,
 )
@@ -154,6 +156,46 @@ async def test_models_are_verified_once():
                 await client.completions.create(model=MODEL, prompt="x")
             asked = [request for request in emulator.requests if request.path.endswith("/models")]
             assert len(asked) == 1
+
+
+LISTED = b'{"object":"list","data":[{"id":"a/b","max_model_len":4096},{"id":"c"}]}'
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_model_is_found_in_the_list_where_it_has_no_path(status):
+    server = FaultServer(Answer.error(status, "no such path"), Answer.body(LISTED))
+    async with serving(server) as client:
+        model = await client.models.retrieve("a/b")
+        assert (model.id, model.raw["max_model_len"]) == ("a/b", 4096)
+        assert [request.path for request in server.requests] == ["/v1/models/a/b", "/v1/models"]
+
+
+@pytest.mark.parametrize("then", [Answer.body(LISTED), Answer.error(404), Answer.error(401)])
+async def test_a_model_that_is_not_listed_is_not_found_in_the_servers_own_words(then):
+    server = FaultServer(Answer.error(404, "there is no such model"), then)
+    async with serving(server) as client:
+        with pytest.raises(NotFoundError, match="there is no such model"):
+            await client.models.retrieve("d")
+
+
+async def test_other_failures_of_a_model_are_raised_at_once():
+    server = FaultServer(Answer.error(401, "who are you"))
+    async with serving(server) as client:
+        with pytest.raises(AuthenticationError):
+            await client.models.retrieve("d")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("indexes", [(1, 1, 1), (0, 1, 2)])
+async def test_the_text_of_one_choice_is_whole_whatever_its_index(indexes):
+    chunks = [
+        json.dumps({"choices": [{"index": index, "delta": {"content": text}}]})
+        for index, text in zip(indexes, ("Hel", "lo", "!"), strict=True)
+    ]
+    server = FaultServer(Answer.events([*chunks, "[DONE]"]))
+    async with serving(server) as client, client.chat.completions.stream(**ASK) as stream:
+        assert [text async for text in stream.text()] == ["Hel", "lo", "!"]
+        assert text_of(await stream.completion()) == "Hello!"
 
 
 async def test_model_ids_are_paths_that_go_nowhere_else():

@@ -33,7 +33,7 @@ async def silent():
 
 
 async def test_no_more_than_so_many_are_made_at_once(monkeypatch):
-    monkeypatch.setattr("konko_async._connector._AT_ONCE", 2)
+    monkeypatch.setattr("konko_async._http.connector._AT_ONCE", 2)
     begun = asyncio.Queue()
 
     async def note(request, call_next):
@@ -65,7 +65,7 @@ async def test_no_more_than_so_many_are_made_at_once(monkeypatch):
 
 
 async def test_the_wait_for_a_turn_counts_as_connecting(monkeypatch):
-    monkeypatch.setattr("konko_async._connector._AT_ONCE", 1)
+    monkeypatch.setattr("konko_async._http.connector._AT_ONCE", 1)
     async with silent() as server:
         async with make_client(server, timeout=Timeout(connect=0.05)) as client:
             calls = [ask(client, stream=False) for _ in range(3)]

@@ -22,10 +22,10 @@ SHORT = 0.05
 STREAM = Answer.stream(["Hel", "lo", "!"])
 
 
-def start_of(token):
+def start_of(token, answer=STREAM):
     """Where the chunk that brings a token begins."""
-    event = STREAM.wire.rindex(b"data:", 0, STREAM.wire.index(b'"%b"' % token))
-    return STREAM.wire.rindex(b"\r\n", 0, event - 2) + 2
+    event = answer.wire.rindex(b"data:", 0, answer.wire.index(b'"%b"' % token))
+    return answer.wire.rindex(b"\r\n", 0, event - 2) + 2
 
 
 AFTER_FIRST = start_of(b"lo")
@@ -60,7 +60,7 @@ async def test_a_tls_handshake_that_never_ends_is_a_connect_timeout():
         assert caught.value.request_sent is False
         assert caught.value.attempts[0].connect >= SHORT * 0.9
         assert accepted.is_set()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 30)
         assert client.limits.lanes[0].requests.used == 0
 
 
@@ -238,13 +238,43 @@ async def test_an_explanation_that_stops_half_way_does_not_hide_the_status(strea
         await server.wait_until_closed()
 
 
-async def test_silence_after_every_choice_has_ended_is_success(monkeypatch):
-    monkeypatch.setattr("konko_async._feed.GRACE", SHORT)
+async def test_silence_after_every_choice_has_ended_is_success():
     answer = Answer.stream(["Hel", "lo"], done=False)
     server = FaultServer(answer.stall(len(answer) - 5))
-    async with serving(server) as client:
+    async with serving(server, timeout=Timeout(idle=SHORT)) as client:
         assert text_of(await ask(client, stream=True)) == "Hello"
         await server.wait_until_closed()
+
+
+def stops(*texts):
+    """Chunks of a server that says "stop" in each of them."""
+    return [
+        f'{{"choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":"stop"}}]}}'
+        for text in texts
+    ]
+
+
+async def test_a_finish_reason_is_not_the_end():
+    """What comes later than anybody would wait for an end that was said already is read all the same."""
+    whole = Answer.events([*stops("One, ", "two, ", "three."), "[DONE]"])
+    paused = whole.pause(start_of(b"three.", whole), 6.0)
+    server = FaultServer(paused)
+
+    async def read():
+        async with serving(server, timeout=Timeout(first_token=60, idle=60)) as client:
+            return text_of(await ask(client, stream=True))
+
+    assert await read() == "One, two, three."
+
+
+async def test_silence_behind_a_finish_reason_that_was_none_is_an_error():
+    """A server that has gone on after a finish_reason may do so again."""
+    whole = Answer.events([*stops("One, ", "two, ", "three."), "[DONE]"])
+    server = FaultServer(whole.stall(start_of(b"three.", whole)))
+    async with serving(server, timeout=Timeout(idle=SHORT)) as client:
+        with pytest.raises(StreamStalledError) as caught:
+            await ask(client, stream=True)
+        assert text_of(caught.value.partial) == "One, two, "
 
 
 @pytest.mark.parametrize(

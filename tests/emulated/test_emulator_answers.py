@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.testing import Emulator
-from konko_async.testing._emulator_embeddings import embed
-from konko_async.testing._emulator_schema import example
-from konko_async.testing._emulator_text import (
+from konko_async.testing._emulator.content.embeddings import embed
+from konko_async.testing._emulator.content.schema_example import example
+from konko_async.testing._emulator.content.text import (
     WORDS,
     count_tokens,
     cut_tokens,

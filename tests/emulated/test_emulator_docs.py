@@ -1,4 +1,4 @@
-"""What docs/testing.md shows, run."""
+"""What docs/how-to/testing.md shows, run."""
 
 import asyncio
 import dataclasses
@@ -10,7 +10,7 @@ import pytest
 import konko_async
 from konko_async.testing import Emulator, faults
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "testing.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 HELLO = {
     "model": "codellama/codellama-13b-instruct",
@@ -41,7 +41,7 @@ async def test_the_first_example():
         return (await client.chat.completions.create(**HELLO)).choices[0].message.content
 
     names = {"my_summary": my_summary}
-    exec(block("test_my_summary"), names)  # noqa: S102 - our own page
+    exec(block("test_my_summary_survives"), names)  # noqa: S102 - our own page
     await names["test_my_summary_survives_a_busy_server"]()
 
 
@@ -69,7 +69,7 @@ async def test_the_log_example():
                 await stream.completion()
 
         names = {"my_application": my_application, "emulator": emulator}
-        await run(block("wait_until"), names | {"asyncio": asyncio, "faults": faults})
+        await run(block("chunks_sent == 2"), names | {"asyncio": asyncio, "faults": faults})
 
 
 async def test_the_script_example():

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.testing import Emulator, faults
-from konko_async.testing._emulator_window import Limits, Window, duration, retry_headers
+from konko_async.testing._emulator.sliding_window import (
+    SlidingLimits,
+    SlidingWindow,
+    duration,
+    retry_headers,
+)
 
 CHAT = "codellama/codellama-13b-instruct"
 HELLO = {"model": CHAT, "messages": [{"role": "user", "content": "Hello there"}]}
@@ -155,7 +160,7 @@ async def test_a_place_given_to_a_call_that_is_gone_goes_to_the_next():
     # Both in one turn of the loop: the place is given, and its call is cancelled.
     emulator.end(holder)
     tasks[0].cancel()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         assert await tasks[1]
     assert gone.holds_slot is False
 
@@ -249,7 +254,7 @@ class TestWindow:
         st.lists(st.tuples(st.integers(0, 200), st.integers(1, 5)), max_size=60), st.integers(1, 12)
     )
     def test_no_stretch_holds_more_than_the_limit(self, steps, limit):
-        window, now, admitted, length = Window(), 0.0, [], 10.0
+        window, now, admitted, length = SlidingWindow(), 0.0, [], 10.0
         for gap, amount in steps:
             # Sixty-fourths add up without rounding.
             now += gap / 64
@@ -270,7 +275,7 @@ class TestWindow:
             assert inside <= limit
 
     def test_a_refused_request_uses_nothing(self):
-        limits = Limits()
+        limits = SlidingLimits()
         assert limits.admit(0, 60, 10, 100, 90) == (0.0, "requests")
         assert limits.admit(1, 60, 10, 100, 20) == (59, "tokens")
         assert limits.headers(1, 60, 10, 100)["x-ratelimit-remaining-requests"] == "9"

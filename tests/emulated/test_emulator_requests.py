@@ -4,8 +4,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from konko_async.testing import Emulator
-from konko_async.testing._emulator_errors import ApiError
-from konko_async.testing._emulator_service import Service
+from konko_async.testing._emulator.errors import ApiError
+from konko_async.testing._emulator.service import Service
 
 CHAT = "codellama/codellama-13b-instruct"
 GOOD = {

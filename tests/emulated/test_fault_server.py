@@ -42,7 +42,7 @@ class Peer(asyncio.Protocol):
         return b"".join(self.reads)
 
     async def receive(self, size):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.data) < size and not self.lost.done():
                 self._news.clear()
                 await self._news.wait()

@@ -141,7 +141,7 @@ def test_a_stream_whose_loop_is_gone_does_not_hang():
 
         async def go_on():
             with pytest.raises((KonkoError, RuntimeError)):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     await stream.completion()
             await stream.close()
             await client.close()
@@ -163,7 +163,7 @@ FORK = """
     client = AsyncKonko("k", sys.argv[1], retry=None)
 
     async def ask():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await client.models.list()
             try:
                 await client.chat.completions.create(

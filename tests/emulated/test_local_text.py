@@ -53,9 +53,9 @@ def test_any_text_becomes_one_short_line(text, limit):
 
 @pytest.mark.parametrize("piece", ["[", "![", "[a](b", "<a ", "<!--", "`", "`a <", "::\n\n", "|"])
 def test_hostile_text_takes_no_time(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     condense(piece * 100_000, 280)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_examples_come_as_earlier_turns_and_fit():

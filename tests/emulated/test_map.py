@@ -101,6 +101,10 @@ async def test_errors_are_results(client, emulator):
     assert isinstance(results[3].error, InternalServerError)
     assert results[3].completion is None
     assert results[3].error.attempts
+    with pytest.raises(InternalServerError) as caught:
+        results[3].unwrap()
+    assert caught.value is results[3].error
+    assert results[0].unwrap() is results[0].completion
     assert [index for index in results if results[index].error is None] != []
     assert sum(result.error is None for result in results.values()) == 5
 

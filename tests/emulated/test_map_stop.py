@@ -17,7 +17,7 @@ def request(number):
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
@@ -77,7 +77,7 @@ class Known:
         if self.count < number:
             future = asyncio.get_running_loop().create_future()
             self._waiters.append((number, future))
-            await asyncio.wait_for(future, 10)
+            await asyncio.wait_for(future, 60)
 
 
 @pytest.mark.parametrize("ordered", [False, True])

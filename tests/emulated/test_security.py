@@ -4,6 +4,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import pickle
 import traceback
@@ -13,7 +14,15 @@ import aiohttp
 import pytest
 from client_kit import ASK, ask, make_client, text_of
 
-from konko_async import AsyncKonko, Fallback, KonkoError, RateLimit, RetryPolicy, Timeout
+from konko_async import (
+    AsyncKonko,
+    Endpoint,
+    Fallback,
+    KonkoError,
+    RateLimit,
+    RetryPolicy,
+    Timeout,
+)
 from konko_async.testing import Answer, FaultServer
 
 CANARY = "sk-canary-51c2e7d94ab8"
@@ -103,7 +112,7 @@ def listening(caplog, capfd):
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
-def canary_client(server, records, **options):
+def canary_client(server, records, *, max_body=4000, **options):
     return AsyncKonko(
         CANARY,
         server.base_url,
@@ -112,7 +121,7 @@ def canary_client(server, records, **options):
         observers=[records.append],
         rate_limit=RateLimit(requests_per_minute=10_000, tokens_per_minute=1e9, max_concurrency=8),
         timeout=Timeout(connect=1, first_token=0.25, idle=0.1),
-        max_body_bytes=4000,
+        max_body_bytes=max_body,
         **options,
     )
 
@@ -155,6 +164,142 @@ async def test_the_key_turns_up_nowhere(name, stream, listening):
     assert_silent(listening(), "logs")
     assert_silent("\n".join(str(w.message) for w in warned), "warnings")
     assert server.requests or name in {"hang up", "reset"}
+
+
+ECHO = f"{CANARY} {SECOND} {THIRD} {FOURTH}"
+REFUSAL = json.dumps({"error": {"message": f"wrong keys: {ECHO}", "code": ECHO, "type": ECHO}})
+ESCAPED = "".join(f"\\u{ord(character):04x}" for character in ECHO)
+DELTA = '{"choices":[{"index":0,"delta":{"content":"x"}}]}'
+ECHOES = {
+    "error": Answer.body(REFUSAL.encode(), status=401),
+    "error in HTML": Answer.body(f"<p>{ECHO}</p>".encode(), status=403),
+    "error, escaped": Answer.body(b'{"error": {"message": "%b"}}' % ESCAPED.encode(), status=400),
+    "error, broken": Answer.body(b'{"error": {"message": "%b' % ESCAPED.encode(), status=500),
+    "error in UTF-16": Answer.body(REFUSAL.encode("utf-16"), status=401),
+    "error in UTF-16, unmarked": Answer.body(REFUSAL.encode("utf-16-le"), status=500),
+    "no JSON, in UTF-16": Answer.body(f"<html>{ECHO}".encode("utf-16-be")),
+    "error, cut": Answer.body(b"x" * (64 * 1024 - 15) + CANARY.encode(), status=500),
+    "message, cut": Answer.body(b"x" * 470 + CANARY.encode(), status=404),
+    "error in a 200": Answer.body(REFUSAL.encode()),
+    "no JSON": Answer.body(f"<html>{ECHO}</html>".encode()),
+    "error event": Answer.events([REFUSAL]),
+    "error event after a delta": Answer.events([DELTA, REFUSAL]),
+    "no JSON in an event": Answer.events([DELTA, f"{{{ECHO}"]),
+    "location": Answer.body(b"", status=302, headers={"Location": f"https://x.test/?k={ECHO}"}),
+    "header": Answer.body(b"{}", status=401, headers={"X-Echo": f"Bearer {ECHO}"}),
+    "request id": Answer.body(b"{}", status=401, headers={"X-Request-Id": ECHO}),
+    "request id of a stream": Answer.events([DELTA, REFUSAL], headers={"X-Request-Id": ECHO}),
+    "retry-after": Answer.body(b"", status=429, headers={"Retry-After": ECHO}),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("name", ECHOES)
+async def test_a_server_that_repeats_the_keys_shows_none(name, stream, listening):
+    records = []
+    server = FaultServer(ECHOES[name])
+    retry = RetryPolicy(max_attempts=2, base_delay=0.0, max_retry_after=0)
+    async with server, canary_client(server, records, retry=retry, max_body=10**6) as client:
+        with pytest.raises(KonkoError) as caught:
+            await ask(client, stream=stream, extra_headers={"X-More": FOURTH})
+    error = caught.value
+    shown = told(error)
+    assert_silent("\n".join([shown, repr(pickle.dumps(error)), repr(records)]), "what is shown")
+    assert_silent(listening(), "logs")
+    assert error.attempts
+    if name not in {"error, cut", "message, cut", "retry-after"}:
+        assert "<redacted>" in shown
+
+
+async def test_a_fallbacks_own_key_is_masked_as_well(listening):
+    records = []
+    second = FaultServer(Answer.body(f'{{"error": "no such key {FIFTH}"}}'.encode(), status=401))
+    async with FaultServer(Answer.error(503)) as first, second:
+        fallback = Fallback(base_url=second.base_url, api_key=FIFTH)
+        async with canary_client(first, records, retry=None, fallback_models=[fallback]) as client:
+            with pytest.raises(KonkoError) as caught:
+                await ask(client, stream=False)
+    assert caught.value.message == "HTTP 401: no such key <redacted>"
+    assert_silent(told(caught.value), "the error")
+    assert_silent(repr(records), "records")
+
+
+def refusing(words):
+    return FaultServer(Answer.body(json.dumps({"error": {"message": words}}).encode(), status=503))
+
+
+def one_of(error, records):
+    return f"{told(error)} {records!r}"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_gateway_may_repeat_what_it_got_on_another_way(stream):
+    """It may stand before several servers, and know what was sent to each of them."""
+    records = []
+    async with refusing(f"keys: {CANARY}, {FIFTH}") as first, refusing(CANARY) as second:
+        fallback = Fallback(base_url=second.base_url, api_key=FIFTH)
+        async with canary_client(first, records, retry=None, fallback_models=[fallback]) as client:
+            with pytest.raises(KonkoError) as caught:
+                await ask(client, stream=stream)
+    assert len(caught.value.attempts) == 2
+    assert_silent(one_of(caught.value, records), "what is shown")
+
+
+async def test_keys_of_other_endpoints_are_masked_until_they_are_removed():
+    records, own = [], {"X-Auth": THIRD}
+    async with refusing(f"known: {CANARY} {SECOND} {THIRD} {FOURTH}") as server:
+        first = Endpoint(server.base_url, api_key=CANARY, headers=own, query={"code": FOURTH})
+        second = Endpoint(server.base_url, api_key=SECOND, name="second")
+        options = {"endpoints": [first, second], "retry": None, "observers": [records.append]}
+        async with AsyncKonko(**options) as client:
+            for _ in range(4):
+                with pytest.raises(KonkoError) as caught:
+                    await ask(client, stream=False)
+                assert_silent(one_of(caught.value, records), "what is shown")
+                assert str(caught.value).count("<redacted>") == 4
+            assert (
+                len({attempt.endpoint for attempt in records if hasattr(attempt, "endpoint")}) > 1
+            )
+
+
+async def test_a_key_in_the_query_is_in_no_local_variable():
+    async with refusing(f"no: {FOURTH}") as server:
+        async with canary_client(server, [], retry=None) as client:
+            for stream in (False, True):
+                with pytest.raises(KonkoError) as caught:
+                    await ask(client, stream=stream, extra_query={"key": FOURTH})
+                assert_silent(told(caught.value), "the error")
+        assert f"key={FOURTH}" in server.requests[0].path
+
+
+async def test_the_id_of_a_request_that_succeeds_is_masked_as_well():
+    headers = {"X-Request-Id": CANARY}
+    for stream in (False, True):
+        answer = Answer.stream(headers=headers) if stream else Answer.whole(headers=headers)
+        server = FaultServer(answer)
+        records = []
+        async with server, canary_client(server, records, retry=None) as client:
+            completion = await ask(client, stream=stream)
+            assert completion.request_id == "<redacted>"
+            assert_silent(repr(records), "records")
+
+
+@pytest.mark.parametrize("key", ["1", "null", "token", "ollama", "x", "EMPTY", "not-needed"])
+async def test_a_dummy_key_takes_no_meaning_out_of_an_error(key):
+    body = {
+        "error": {
+            "message": "You exceeded your quota at ollama: 1 token, null, x, EMPTY, not-needed",
+            "type": "insufficient_quota", "param": None, "code": "insufficient_quota",
+        }
+    }  # fmt: skip
+    server = FaultServer(Answer.body(json.dumps(body).encode(), status=429))
+    async with server, make_client(server, api_key=key, retry=RetryPolicy()) as client:
+        with pytest.raises(KonkoError) as caught:
+            await ask(client, stream=False)
+    assert caught.value.body == body
+    assert caught.value.code == "insufficient_quota"
+    assert caught.value.message == f"HTTP 429: {body['error']['message']}"
+    assert len(server.requests) == 1
 
 
 async def test_the_key_is_on_the_wire():
@@ -245,7 +390,7 @@ async def test_middleware_that_prints_requests_shows_no_key(listening):
         print(repr(request), str(request), f"{request}")  # noqa: T201 - what a user would do
         logging.getLogger("nosy").debug("%s %r", request, request)
         response = await call_next(request)
-        print(repr(response))  # noqa: T201 - as above
+        print(repr(response))  # noqa: T201 - what a user would do
         return response
 
     server = FaultServer(WHOLE)
@@ -269,9 +414,13 @@ async def test_clients_cannot_be_pickled():
 
 async def test_no_cookies_are_kept():
     server = FaultServer(Answer.whole("Hello", headers={"Set-Cookie": "session=1; Path=/"}))
-    async with server, make_client(server) as client:
-        await ask(client, stream=False)
-        await ask(client, stream=False)
+    async with server:
+        # Cookie jars ignore what an IP address sets: only a name would show that one is at work.
+        base_url = server.base_url.replace("127.0.0.1", "localhost")
+        async with AsyncKonko(CANARY, base_url, retry=None) as client:
+            await ask(client, stream=False)
+            await ask(client, stream=False)
+        assert len(server.requests) == 2
         assert "cookie" not in server.requests[1].headers
 
 

@@ -63,7 +63,7 @@ async def test_chunks_alike_have_one_shape_for_all_batches():
         async with client.chat.completions.stream(**ASK) as stream:
             reading = asyncio.create_task(batches_of(stream))
             await server.wait_for_stall()
-            while stream._feed.ready or not stream._feed._reading:  # until all that came is read
+            while stream._ready or not stream._reader._reading:  # until all that came is read
                 await asyncio.sleep(0)
             server.release()
             batches = await reading

@@ -240,6 +240,120 @@ async def test_nothing_is_asked_again_by_itself():
     assert len(server.requests) == 1
 
 
+class Model:
+    """Says one thing after the other, and keeps what it was asked."""
+
+    def __init__(self, *says):
+        self.says, self.asked = list(says), []
+
+    def __call__(self, body):
+        self.asked.append(body)
+        return self.says.pop(0)
+
+
+async def test_on_request_it_is_asked_again_with_what_was_wrong():
+    model = Model('{"width": "x"}', "", '{"width": 3}')
+    async with Emulator(api_keys=[KEY], answer=model, strict_history=True) as emulator:
+        async with make_client(emulator) as client:
+            create = client.chat.completions.create
+            whole = await create(**ASK, response_format=Size, max_reasks=2, temperature=0.5)
+    assert whole.parsed == Size(3)
+    assert [len(body["messages"]) for body in model.asked] == [1, 3, 4]
+    said, told = model.asked[1]["messages"][1:]
+    assert said["content"] == '{"width": "x"}'
+    assert "Expected `int`, got `str` at $.width" in told["content"]
+    assert model.asked[2]["messages"][3]["content"].startswith("The answer is empty.")
+    assert all(body["temperature"] == 0.5 for body in model.asked)
+    assert all("max_reasks" not in body for body in model.asked)
+    assert len({json.dumps(body["response_format"]) for body in model.asked}) == 1
+
+
+async def test_it_is_asked_so_often_and_no_more():
+    model = Model(*["no"] * 9)
+    async with Emulator(api_keys=[KEY], answer=model) as emulator, make_client(emulator) as client:
+        create = client.chat.completions.create
+        with pytest.raises(StructuredOutputError):
+            await create(**ASK, response_format=Size, max_reasks=2)
+        assert len(model.asked) == 3
+        model.says[0] = {"role": "assistant", "content": None, "refusal": "no"}
+        with pytest.raises(StructuredOutputError):  # a refusal is an answer
+            await create(**ASK, response_format=Size, max_reasks=2)
+        assert len(model.asked) == 4
+        model.says[:2] = ["no", '{"width": 1}']
+        requests = [{**ASK, "max_reasks": 1}]
+        found = [r async for r in client.chat.completions.map(requests, response_format=Size)]
+        assert found[0].completion.parsed == Size(1)
+        asked = len(model.asked)
+        for wrong in ({"max_reasks": -1}, {"max_reasks": True}, {"max_reasks": 1, "stream": True},
+                      {"max_reasks": 1, "response_format": None}):  # fmt: skip
+            with pytest.raises(ConfigurationError, match="max_reasks"):
+                await create(**{**ASK, "response_format": Size, **wrong})
+        with pytest.raises(ConfigurationError, match="max_reasks"):
+            client.chat.completions.stream(**ASK, response_format=Size, max_reasks=1)
+        assert len(model.asked) == asked
+
+
+class Checked(msgspec.Struct):
+    first: int
+    last: int
+
+    def __post_init__(self):
+        if self.last == 0:
+            raise SystemExit("the process is not the type's to end")
+        if self.last == 1:
+            raise LookupError
+        assert self.first <= self.last, "first after last"
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [(3, "AssertionError: first after last"), (1, "LookupError"), (0, "SystemExit: the process")],
+)
+async def test_whatever_a_types_own_check_raises_is_an_answer_that_does_not_fit(last, words):
+    error = await failure(said(json.dumps({"first": 9, "last": last})), Checked)
+    assert words in error.message
+    assert (error.reason, error.path) == ("invalid", "$")
+    assert error.completion.usage is not None or error.completion.choices
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_json_among_the_thoughts(field):
+    def thinking(text, finish="stop"):
+        message = {"role": "assistant", "content": None, field: text}
+        return Answer.body(
+            json.dumps(
+                {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+            ).encode()
+        )
+
+    assert (await ask(thinking('{"width": 5}'), Size)).parsed == Size(5)
+    assert (await ask(thinking('```json\n{"width": 5}\n```'), Size)).parsed == Size(5)
+    for draft in ('Perhaps {"width": 5}?', "They want a width."):
+        error = await failure(thinking(draft), Size)
+        assert error.reason == "empty"
+        assert "thoughts" in error.message
+    assert (await failure(thinking('{"width": 5}', "length"), Size)).reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<think>It is 5", "its thoughts do not end"), ('{"width": 1}\n{"width": 2}', "more than one value"),
+        ('{"width": 1}\n{"wid', "a value in it is cut"), ("[5]", "Expected `object`, got `array`"),
+        ('"{\\"width\\": 1', "it is no JSON"), ('{"width": 1.5}', "Expected `int`, got `float`"),
+        ("See [1] and {this}.", "it is no JSON"),
+    ],
+)  # fmt: skip
+async def test_what_is_not_clear_is_refused_and_named(text, words):
+    error = await failure(said(text), Size)
+    assert words in error.message
+
+
+async def test_json_in_a_json_string_is_the_value():
+    assert (await ask(said(json.dumps('{"width": 1}')), Size)).parsed == Size(1)
+    assert (await ask(said(json.dumps("a")), str)).parsed == "a"
+
+
 async def test_an_answer_that_calls_tools_has_no_value_yet():
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"width": "5"}'}}
     message = {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
@@ -266,7 +380,7 @@ def streamed(text, size=3, **more):
 async def test_a_stream_has_the_value_in_the_end():
     async with serving(FaultServer(streamed(TEXT))) as client:
         async with client.chat.completions.stream(**ASK, response_format=Invoice) as stream:
-            assert type(stream) is ParsedChatStream
+            assert isinstance(stream, ParsedChatStream)
             assert "".join([text async for text in stream.text()]) == TEXT
             whole = await stream.completion()
         assert whole.parsed == PARSED
@@ -275,7 +389,8 @@ async def test_a_stream_has_the_value_in_the_end():
         async with opened:
             assert (await opened.completion()).parsed == PARSED
         plain = client.chat.completions.stream(**ASK, response_format={"type": "json_object"})
-        assert type(plain) is ChatStream
+        assert isinstance(plain, ChatStream)
+        assert not isinstance(plain, ParsedChatStream)
 
 
 async def test_partial_yields_the_value_as_it_grows():
@@ -402,7 +517,7 @@ async def test_map_gives_values_and_errors_as_results():
 
 
 async def test_schemas_are_made_once_per_type():
-    from konko_async._structured import format_of
+    from konko_async._structured.response_format import format_of
 
     assert format_of(Invoice) is format_of(Invoice)
     assert format_of(list[Size]) is format_of(list[Size])

@@ -1,15 +1,19 @@
 """run_tools(): the loop, its events, its limits, its end; and nothing left behind."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import gc
+import itertools
 import json
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
-from client_kit import KEY, MODEL, in_flight, make_client, others
+from client_kit import KEY, MODEL, in_flight, make_client, others, serving
 
 from konko_async import (
     BadRequestError,
@@ -19,10 +23,11 @@ from konko_async import (
     StreamTruncatedError,
     StructuredOutputError,
     Tool,
+    ToolArgumentsError,
     ToolFailedError,
     ToolLimitError,
 )
-from konko_async.testing import Emulator, faults
+from konko_async.testing import Answer, Emulator, FaultServer, faults
 from konko_async.tools import (
     ReasoningDelta,
     RoundFinished,
@@ -30,6 +35,7 @@ from konko_async.tools import (
     ToolFinished,
     ToolStarted,
 )
+from konko_async.tools._tool import allowed_names, later_choice
 
 HELLO = [{"role": "user", "content": "How warm is it?"}]
 ASK = {"model": MODEL, "messages": HELLO}
@@ -721,3 +727,353 @@ async def test_the_emulators_own_answers_go_round(run, emulator):
     assert {c.call.name for c in result.calls} == {"add", "shout"}
     assert all(c.status == "ok" for c in result.calls)
     assert json.loads(result.calls[0].call.text)
+
+
+# -- calls that were not meant, and what is sent back of them --------------------------------------
+
+
+def answered(*wanted, finish="tool_calls"):
+    """An answer with calls whose arguments are these texts, as servers of all kinds send it."""
+    made = [
+        {"id": f"c{n}", "type": "function", "function": {"name": name, "arguments": text}}
+        for n, (name, text) in enumerate(wanted)
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": made}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return Answer.body(json.dumps({"choices": [choice]}).encode())
+
+
+def told_of(server):
+    """The calls' arguments and the results in the last request."""
+    messages = json.loads(server.requests[-1].body)["messages"]
+    sent = [c["function"]["arguments"] for m in messages for c in m.get("tool_calls") or ()]
+    return sent, [m["content"] for m in messages if m["role"] == "tool"]
+
+
+async def converse(answer, tools, **options):
+    server = FaultServer(answer, Answer.whole("Done."))
+    async with serving(server) as client:
+        run = client.chat.completions.run_tools(**{**ASK, **options}, tools=tools)
+        result = await run
+    return server, result
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter", "max_tokens", "model_length"])
+@pytest.mark.parametrize("text", ["", '{"folder": "/tmp', '{"folder": "a"}', "null"])
+async def test_of_an_answer_that_was_cut_no_call_is_made(finish, text):
+    made = []
+
+    def remove(folder: str = "/") -> None:
+        made.append(folder)
+
+    cut = answered(("remove", '{"folder": "b"}'), ("remove", text), finish=finish)
+    server, result = await converse(cut, [remove])
+    assert made == []
+    assert [outcome.status for outcome in result.calls] == ["invalid"] * 2
+    sent, told = told_of(server)
+    assert all(isinstance(json.loads(arguments), dict) for arguments in sent)
+    assert all("ended early" in text and finish in text for text in told)
+    assert result.completion.choices[0].message.content == "Done."
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "words"),
+    [
+        ('{"text": "a long', "{}", "it ends too early"),
+        (json.dumps('{"text": "a"}'), '{"text":"a"}', "JSON in a JSON string"),
+        ('["a"]', "{}", "they are no JSON object, but a list"),
+        ("5", "{}", "a number"),
+        ("", "{}", "there are none"),
+        ("null", "{}", "there are none"),
+        ('{"text": "a"} and', "{}", "it is no JSON"),
+        ('{"text": 1}', '{"text": 1}', "Expected `str`, got `int` at $.text"),
+    ],
+)
+async def test_arguments_that_are_not_those_of_a_call(text, sent, words):
+    made = []
+
+    def note(text: str) -> None:
+        made.append(text)
+
+    server, result = await converse(answered(("note", text)), [note])
+    assert made == []
+    assert result.calls[0].call.text == text
+    arguments, told = told_of(server)
+    assert arguments == [sent]
+    assert words in told[0]
+    assert ("You wrote: " in told[0]) is (sent != text and bool(text.strip()))
+
+
+@pytest.mark.parametrize(
+    ("finish", "made"), [("tool_calls", True), ("stop", True), (None, False), ("length", False)]
+)
+@pytest.mark.parametrize("text", ["", " ", "\n", "null"])
+async def test_no_arguments_are_meant_where_none_are_needed_and_the_answer_is_whole(
+    text, finish, made
+):
+    called = []
+
+    def clock() -> str:
+        called.append("clock")
+        return "12:00"
+
+    def needy(**arguments) -> None:
+        called.append("needy")
+
+    needs = Tool(needy, parameters={"type": "object", "required": ["a"]})
+    cut = answered(("clock", text), ("needy", text), finish=finish)
+    await converse(cut, [clock, needs])
+    assert called == (["clock"] if made else [])
+
+
+async def test_an_error_of_the_arguments_may_end_the_run_too(run):
+    made = []
+
+    def note(text: str) -> None:
+        made.append(text)
+
+    wanted = [call("note", {"text": "a"}, "1"), call("note", '{"text": ', "2")]
+    with pytest.raises(ToolFailedError, match="a call of note was not made") as caught:
+        await run([calls(*wanted)], [note], on_error="raise")
+    assert isinstance(caught.value.__cause__, ToolArgumentsError)
+    assert made == []  # none of that answer
+
+
+async def test_names_that_no_tool_has_are_sent_back_as_names():
+    server, result = await converse(answered(("functions.add", "{}"), ("", "{}")), [add])
+    messages = json.loads(server.requests[-1].body)["messages"]
+    names = [c["function"]["name"] for c in messages[1]["tool_calls"]]
+    assert names == ["functions_add", "unknown"]
+    assert [outcome.status for outcome in result.calls] == ["unknown"] * 2
+    assert result.calls[0].call.name == "functions.add"
+
+
+# -- tools cannot hurt -----------------------------------------------------------------------------
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+RAISED = [
+    (lambda: SystemExit(2), "SystemExit: 2"), (KeyboardInterrupt, "KeyboardInterrupt"),
+    (GeneratorExit, "GeneratorExit"), (StopIteration, "StopIteration"), (SilentError, "SilentError"),
+    (lambda: ValueError("\ud83d" + "x" * 9000), "ValueError: \ufffdxxx"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words"), RAISED)
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_whatever_a_tool_raises_stays_with_its_call(run, make, words, in_thread):
+    def sync() -> None:
+        raise make()
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise make()
+
+    async def yields():
+        yield 1
+        raise make()
+
+    model = Model(calls(*(call(n, {}, n) for n in ("sync", "later", "yields"))), "done")
+    result = await run(model, [sync, later, yields], run_in_thread=in_thread)
+    assert {outcome.status for outcome in result.calls} == {"failed"}
+    # An async generator makes a RuntimeError of what stands for its own end.
+    assert all(t.startswith((words, "RuntimeError")) and len(t) < 1100 for t in model.told)
+
+
+async def test_a_tool_may_cancel_its_own_task(run):
+    async def cancel() -> None:
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    model = Model(calls(call("cancel")), "done")
+    result = await run(model, [cancel])
+    assert result.calls[0].status == "failed"
+
+
+class Countdown:
+    """Something to iterate over that msgspec does not know."""
+
+    def __iter__(self):
+        return iter([2, 1])
+
+
+async def test_generators_and_other_values_are_told(run):
+    def lines(n: int):
+        yield from ("a\ud83d", "b")
+
+    async def later(n: int):
+        yield {"n": n}
+
+    def give(n: int) -> object:
+        values = [lambda: Path("a") / "b", lambda: range(3), Countdown, lambda: {1: iter("xy")},
+                  lambda: (x for x in [1]), lambda: ValueError("as a value")]  # fmt: skip
+        return values[n]()
+
+    wanted = [call("lines", {"n": 0}, "l"), call("later", {"n": 7}, "a")]
+    wanted += [call("give", {"n": n}, f"g{n}") for n in range(6)]
+    model = Model(calls(*wanted), "done")
+    result = await run(model, [lines, later, give])
+    assert model.told == [
+        '["a\ufffd","b"]', '[{"n":7}]', '"a/b"', "[0,1,2]", "[2,1]", '{"1":["x","y"]}', "[1]",
+        '"ValueError: as a value"',
+    ]  # fmt: skip
+    assert {c.call.id: c.value for c in result.calls}["a"] == [{"n": 7}]
+
+
+@both_ways
+async def test_long_and_endless_results_are_cut_and_it_is_said(run, streaming):
+    closed = []
+
+    def forever():
+        try:
+            yield from itertools.count()
+        finally:
+            closed.append("sync")
+
+    async def forever_later():
+        try:
+            while True:
+                yield "x" * 50
+        finally:
+            closed.append("async")
+
+    def long() -> str:
+        return "é" * 5000
+
+    def wide() -> list[str]:
+        return ["x" * 50] * 100
+
+    tools = [forever, forever_later, long, wide]
+    model = Model(calls(*(call(tool.__name__, {}, str(n)) for n, tool in enumerate(tools))), "done")
+    result = await outcomes(run(model, tools, max_output=200), streaming=streaming)
+    assert {outcome.status for outcome in result.calls} == {"ok"}
+    assert sorted(closed) == ["async", "sync"]
+    for text in model.told:
+        shown, _, remark = text.partition("\n")
+        assert len(shown) == 200
+        assert remark == "[The result was cut here: it is longer than 200 characters.]"
+    assert len({c.call.name: c.value for c in result.calls}["long"]) == 5000
+
+
+async def test_a_call_does_not_wait_for_a_thread_of_the_loops(run):
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        barrier = threading.Barrier(8, timeout=5)
+        model = Model(calls(*(call("meet", {}, str(n)) for n in range(8))), "done")
+
+        def meet() -> int:
+            return barrier.wait()
+
+        result = await run(model, [meet], tool_timeout=4)
+    assert {outcome.status for outcome in result.calls} == {"ok"}
+
+
+async def test_a_tool_that_ignores_its_cancellation_is_left_alone(run, monkeypatch):
+    from konko_async.tools import _calls
+
+    monkeypatch.setattr(_calls, "_GRACE", 0.01)
+    go_on = asyncio.Event()
+    ended = []
+
+    async def stubborn() -> None:
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+        ended.append(1)
+
+    model = Model(calls(call("stubborn")), "done")
+    result = await run(model, [stubborn], tool_timeout=0.01)
+    assert result.calls[0].status == "timeout"
+    go_on.set()
+    while not ended or ours():
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_an_error_names_what_it_left_unfinished(run, sync):
+    begun, release = threading.Event(), threading.Event()
+    later = asyncio.Event()
+
+    def block() -> None:
+        begun.set()
+        release.wait(10)
+
+    async def wait() -> None:
+        later.set()
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        while not (begun.is_set() if sync else later.is_set()):
+            await asyncio.sleep(0)
+        raise ValueError("no")
+
+    other = block if sync else wait
+    model = Model(calls(call(other.__name__, {}, "1"), call("fail", {}, "2")))
+    with pytest.raises(ToolFailedError, match=f"calls of {other.__name__} were left") as caught:
+        await run(model, [other, fail], on_error="raise")
+    assert [c.name for c in caught.value.unfinished] == [other.__name__]
+    release.set()
+
+
+async def test_a_call_that_was_over_is_in_the_calls_of_the_error(run):
+    fine = asyncio.Event()
+
+    async def work() -> str:
+        fine.set()
+        return "done"
+
+    async def fail() -> None:
+        await fine.wait()
+        raise ValueError
+
+    with pytest.raises(ToolFailedError) as caught:
+        await run(
+            [calls(call("fail", {}, "1"), call("work", {}, "2"))], [fail, work], on_error="raise"
+        )
+    assert [c.call.name for c in caught.value.calls] == ["work"]
+    assert caught.value.unfinished == ()
+
+
+# -- what tool_choice forbids ----------------------------------------------------------------------
+
+
+def allowing(mode, *tools, flat=False):
+    inner = {"mode": mode, "tools": list(tools)}
+    return {"type": "allowed_tools", **(inner if flat else {"allowed_tools": inner})}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_what_a_choice_leaves_out_stays_out(run, mode):
+    named = {"type": "function", "function": {"name": "add"}}
+    model = Model(
+        calls(call("add", {"a": 1}, "1"), call("shout", {"text": "x"}, "2")),
+        calls(call("shout", {"text": "y"}, "3")),
+        "done",
+    )
+    result = await run(model, [add, shout], tool_choice=allowing(mode, add))
+    choices = [body["tool_choice"] for body in model.bodies]
+    assert choices == [allowing(mode, named), allowing("auto", named), allowing("auto", named)]
+    assert [c.status for c in sorted(result.calls, key=lambda c: c.call.id)] == [
+        "ok", "denied", "denied",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("choice", "later", "names"),
+    [
+        ("none", "none", frozenset()), ({"type": "none"}, {"type": "none"}, frozenset()),
+        ("auto", "auto", None), (None, None, None), ("required", "auto", None), ("any", "auto", None),
+        ({"type": "function", "function": {"name": "add"}}, "auto", None),
+        (allowing("required", {"type": "function", "name": "add"}, flat=True),
+         allowing("auto", {"type": "function", "name": "add"}, flat=True), frozenset({"add"})),
+        (allowing("auto"), allowing("auto"), frozenset()),
+    ],
+)  # fmt: skip
+def test_choices_of_later_rounds(choice, later, names):
+    assert later_choice(choice) == later
+    assert allowed_names(choice) == names
+    assert allowed_names(later) == names

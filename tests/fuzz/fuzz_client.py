@@ -109,7 +109,7 @@ class Case:
         outcome = "ok"
         async with client:
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     said = await self._ask(client)
             except KonkoError as error:
                 outcome = type(error).__name__

@@ -23,7 +23,7 @@ _WIDTHS = (34, 8, 8, 10, 10, 6, 12, 12)
 
 def exact(params):
     """An estimate that is right: the emulator's own count."""
-    from konko_async.testing._emulator_text import count_tokens
+    from konko_async.testing._emulator.content.text import count_tokens
 
     return 3 + count_tokens(params["messages"][0]["content"]) + params["max_tokens"]
 

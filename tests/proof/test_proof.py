@@ -130,10 +130,10 @@ async def test_deadlines_hold():
 
 
 async def test_a_wait_that_is_too_long_is_refused_at_once():
-    found = await proof_deadlines.refuse(requests=10, window=1.0, patience=0.2)
+    found = await proof_deadlines.refuse(requests=10, window=10.0, patience=2.0)
     assert found["error"] is not None
-    assert found["took"] < 0.2
-    assert found["said"] > 0.2
+    assert found["took"] < 2
+    assert found["said"] > 2
     assert found["waited"] >= found["said"] - 0.2
     # The refused call was never sent.
     assert found["received"] == 11

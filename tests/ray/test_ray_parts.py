@@ -16,7 +16,7 @@ from konko_async.testing import Emulator, faults
 pytest.importorskip("ray")
 pa = pytest.importorskip("pyarrow")
 
-from konko_async.integrations._ray_data import ChatActor, _divided, _Plan  # noqa: E402
+from konko_async.integrations._ray_data import ChatActor, _ChatPlan, _divided  # noqa: E402
 from konko_async.integrations._ray_memo import Memo, Remembered, row_key  # noqa: E402
 from konko_async.integrations.ray import RayWorkers  # noqa: E402
 
@@ -29,7 +29,7 @@ def plan(emulator, **changes):
         "params": {"max_tokens": 8}, "client": functools.partial(AsyncKonko, "any", emulator.base_url),
         "rate_limit": None, "max_concurrency": 8, "max_outage": 600.0, "key_column": None, "answers": None, "prefix": "",
     }  # fmt: skip
-    return _Plan(**{**options, **changes})
+    return _ChatPlan(**{**options, **changes})
 
 
 def echo(body):
@@ -121,6 +121,33 @@ async def test_kept_answers_are_not_asked_for_again(tmp_path):
 
 def answer(number):
     return Remembered(row_key(number, {}), f"answer {number}", number, 1)
+
+
+def test_a_memo_is_closed_to_others_and_does_not_trust_its_folder(tmp_path):
+    folder = tmp_path / "memo"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    foreign = {
+        "answers-key.jsonl": '["zz","a",1,1]\n',
+        "answers-json.jsonl": '["00","<script>",1,1]\n{"a":\n[[[[\n\udcff',
+    }
+    for name, text in foreign.items():
+        (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    os.mkfifo(folder / "answers-pipe.jsonl")
+    (folder / "answers-link.jsonl").symlink_to("/etc/passwd")
+    (folder / "answers-folder.jsonl").mkdir()
+    memo = Memo(str(folder))
+    memo.look()  # returns: no pipe is waited for
+    assert memo.find("00").answer == "<script>"
+    assert folder.stat().st_mode & 0o077 == 0
+    memo.close()
+    made = tmp_path / "new" / "memo"
+    before = os.umask(0)
+    try:
+        Memo(str(made)).close()
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o700
 
 
 def test_answers_of_one_that_lives_are_not_read(tmp_path):

@@ -6,7 +6,7 @@ import random
 import msgspec
 
 from konko_async.integrations import redis as module
-from konko_async.limits import Turn
+from konko_async.limits import StoreRequest
 
 SCRIPT = module._SCRIPT.text
 CLOCK = "redis.call('TIME')"
@@ -30,7 +30,7 @@ class Script:
         self.now = 1_800_000_000 * MICRO
 
     def __call__(self, me, *, epoch="", **told):
-        turn = Turn(me=me, epoch=epoch, **{**self.limits, **told})
+        turn = StoreRequest(me=me, epoch=epoch, **{**self.limits, **told})
         seconds, micros = divmod(round(self.now), MICRO)
         body = msgspec.json.encode(turn)
         answer = self.client.eval(self.text, len(self.keys), *self.keys, body, seconds, micros)

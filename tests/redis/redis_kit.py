@@ -105,7 +105,7 @@ def most_in(window, events):
     return most
 
 
-async def until(condition, timeout=10.0):
+async def until(condition, timeout=40.0):
     """Wait until something is so, looking at it on every turn of the loop's clock."""
     async with asyncio.timeout(timeout):
         while not condition():

@@ -164,7 +164,7 @@ def test_a_pause_holds_all_who_wait_and_ends_spread_out(make):
     script.now += MICRO // 10
     granted = [script(name).granted for name in "abcd"]
     assert sum(map(len, granted)) == 1
-    assert script("a").share == pytest.approx(0.9 * MICRO, abs=0.01 * MICRO)
+    assert 0.9 * MICRO <= script("a").share <= 0.96 * MICRO  # on its way back already
 
 
 def test_what_was_granted_and_not_fetched_waits_out_the_pause_too(make):

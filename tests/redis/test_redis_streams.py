@@ -1,21 +1,29 @@
 """The relay's streams in Redis: the contract, and several processes' stores on one server."""
 
 import asyncio
+import contextlib
 import itertools
 
+import aiohttp
 import pytest
 import redis.asyncio
+from aiohttp import web
 from redis_kit import running_server
 
+from konko_async import AsyncKonko
 from konko_async.errors import ConfigurationError, KonkoError
 from konko_async.integrations.redis_streams import RedisStreamStore
 from konko_async.relay import (
+    RelayOptions,
+    RelayService,
     StoreFullError,
     StreamInfo,
     StreamLostError,
     StreamTooLongError,
     check_store,
 )
+from konko_async.relay.aiohttp_web import add_routes, listening
+from konko_async.testing import Answer, FaultServer
 
 _NAMES = itertools.count()
 
@@ -60,12 +68,28 @@ async def test_one_writes_and_another_reads_and_stops(pair):
     assert await reader.find("ann", "chat") is None
 
 
+async def test_more_than_a_hundred_readers_wait_at_once(shared_server):
+    store = RedisStreamStore(
+        shared_server.url, namespace=f"streams{next(_NAMES)}", keep=60, timeout=5
+    )
+    await store.create(info(), lease=60)
+    reading = [asyncio.create_task(store.read("s", 0, wait=60)) for _ in range(110)]
+    async with redis.asyncio.Redis(port=shared_server.port) as client, asyncio.timeout(40):
+        while (await client.info("clients"))["blocked_clients"] < 110:
+            assert not any(task.done() for task in reading)
+            await asyncio.sleep(0.02)
+    await store.append("s", [b"one"])
+    pages = await asyncio.gather(*reading)
+    assert all(list(page.payloads) == [b"one"] for page in pages)
+    await store.close()
+
+
 async def test_what_is_over_is_thrown_away_and_remembered(pair):
     writer, reader = pair
     await writer.create(info(), lease=10)
     await writer.finish("s", [b"all"])
     assert (await reader.info("s")).state == "finished"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await reader.info("s")).state != "expired":
             await asyncio.sleep(0.02)
     with pytest.raises(StreamLostError):
@@ -104,7 +128,7 @@ async def test_a_full_and_a_stopped_server_are_told():
         with pytest.raises(KonkoError, match="cannot be asked"):
             await store.append("s", [b"x"])
         server.go_on()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     await store.append("s", [b"y"])
@@ -119,3 +143,61 @@ def test_bad_options_are_refused():
         with pytest.raises(ConfigurationError):
             RedisStreamStore(**options)
     assert "localhost" not in repr(RedisStreamStore("redis://:secret@localhost"))
+
+
+# -- a relay whose store goes away --------------------------------------------------------------------
+
+TOKENS = [f"tok{number} " for number in range(10)]
+ANSWER = Answer.stream(TOKENS)
+MIDDLE = ANSWER.wire.index(b'"tok5 "') - 120
+BODY = {"messages": [{"role": "user", "content": "Hi."}], "stream": True}
+
+
+@contextlib.asynccontextmanager
+async def relaying(upstream, store, **options):
+    async with AsyncKonko("k", upstream.base_url, retry=None) as client:
+        service = RelayService(
+            client,
+            RelayOptions(models=["m"], resumable=True, **options),
+            auth="open",
+            host="127.0.0.1",
+            store=store,
+        )
+        app = web.Application()
+        add_routes(app, service)
+        async with listening(app) as port, aiohttp.ClientSession() as session:
+            yield f"http://127.0.0.1:{port}", session
+        await store.close()
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "restarted empty"])
+async def test_answers_go_on_while_the_server_is_away(how):
+    with running_server() as server:
+        store = RedisStreamStore(server.url, timeout=1.5)
+        async with (
+            FaultServer(ANSWER.stall(MIDDLE), default=Answer.stream(["more"])) as upstream,
+            relaying(upstream, store) as (url, session),
+            session.post(f"{url}/v1/chat/completions", json=BODY) as response,
+        ):
+            assert "X-Stream-Id" in response.headers
+            await upstream.wait_for_stall()
+            if how == "stopped":
+                server.stop()
+            elif how == "killed":
+                server.kill()
+            else:
+                async with redis.asyncio.Redis(port=server.port) as client:
+                    await client.flushall()
+            upstream.release()
+            text = (await response.read()).decode()
+            assert all(token in text for token in TOKENS)
+            assert text.endswith("data: [DONE]\n\n")
+            async with session.post(f"{url}/v1/chat/completions", json=BODY) as after:
+                assert after.status == 200
+                assert ("X-Stream-Id" in after.headers) == (how == "restarted empty")
+                assert b"more" in await after.read()
+            async with session.get(f"{url}/readyz") as ready:
+                found = (ready.status, (await ready.json())["status"])
+                assert found == (200, "ok" if how == "restarted empty" else "degraded")
+            if how == "stopped":
+                server.go_on()

@@ -26,7 +26,7 @@ def free_port():
 
 
 async def listening(port, process):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             assert process.returncode is None, (await process.stderr.read()).decode()
             try:
@@ -50,7 +50,7 @@ class Served:
 
     async def ended(self):
         """Wait for the process; return its code and what it said."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             out, err = await self.process.communicate()
         return self.process.returncode, out.decode(), err.decode()
 
@@ -115,7 +115,7 @@ async def test_streams_may_finish_while_new_ones_are_refused(kind):
 
 async def drained_answer(server):
     """Wait until the signal has arrived; return the first refusal."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             async with server.session.get("/readyz") as ready:
                 if (await ready.json())["draining"]:
@@ -163,7 +163,7 @@ async def test_a_second_signal_does_not_wait(kind):
 
 
 async def no_longer_listening(port):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -11,8 +11,8 @@ from konko_async import ChatCompletionChunk, ChunkBatch, KonkoError, errors
 from konko_async.errors import ConfigurationError
 from konko_async.relay import OpenAIFormat, RefusalError, StreamStats, public_error
 from konko_async.relay._errors import described
-from konko_async.relay._frames import PING, comment, data, frames, numbered
-from konko_async.relay._openai import completion_json
+from konko_async.relay._formats.openai import completion_json
+from konko_async.relay._formats.sse_frames import PING, comment, data, frames, numbered
 from konko_async.sse import SSEDecoder
 from konko_async.wire import ChatCompletion
 

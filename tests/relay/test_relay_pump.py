@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from konko_async.errors import ConfigurationError
 from konko_async.relay import Delivery, ReaderGoneError, pump
-from konko_async.relay._frames import PING
-from konko_async.relay._scope import Scope, Watch
+from konko_async.relay._formats.sse_frames import PING
+from konko_async.relay._streams.cancel_scope import ReaderWatch, Scope
 from konko_async.testing import jumping_time, run_with_jumping_time
 
 
@@ -184,7 +184,7 @@ async def test_a_cancellation_beside_a_disconnect_is_not_swallowed():
     left = False
 
     async def waiting():
-        with Watch(lambda: left, 1):
+        with ReaderWatch(lambda: left, 1):
             await asyncio.sleep(100)
 
     task = asyncio.create_task(waiting())
@@ -197,11 +197,11 @@ async def test_a_cancellation_beside_a_disconnect_is_not_swallowed():
 
 @jumping_time
 async def test_a_watch_ends_a_block_and_nothing_else():
-    with pytest.raises(ReaderGoneError), Watch(lambda: True, 1):
+    with pytest.raises(ReaderGoneError), ReaderWatch(lambda: True, 1):
         await asyncio.sleep(100)
-    with Watch(lambda: False, 1):
+    with ReaderWatch(lambda: False, 1):
         await asyncio.sleep(100)
-    with pytest.raises(LookupError), Watch(lambda: False, 1):
+    with pytest.raises(LookupError), ReaderWatch(lambda: False, 1):
         raise LookupError
     await asyncio.sleep(100)
     assert asyncio.current_task().cancelling() == 0

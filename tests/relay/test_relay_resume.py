@@ -3,10 +3,9 @@
 # ruff: noqa: SIM117 - a line for each thing that is opened
 
 import asyncio
-import json
 
 import pytest
-from relay_kit import CHAT, QUICK, RESUMABLE, chunks_of, events_of, read_until, relaying, text_of
+from relay_kit import QUICK, RESUMABLE, chunks_of, events_of, read_until, relaying, text_of
 
 from konko_async.relay import MemoryStore
 from konko_async.sse import SSEDecoder
@@ -143,7 +142,7 @@ async def test_whoever_leaves_before_the_first_token_cannot_come_back():
         _, writer = await relay.raw(headers=RESUMABLE)
         await server.wait_for_stall()
         writer.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await server.wait_until_closed()
             await relay.service.until_idle()
 
@@ -365,32 +364,15 @@ class Failing(MemoryStore):
         await super().create(info, lease=lease)
 
 
-@pytest.mark.parametrize(
-    ("broken", "status", "type"),
-    [
-        ("append", 200, "internal_error"),
-        ("create", 500, "internal_error"),
-        ("read", 200, "stream_lost"),
-        ("leave", 200, None),
-        ("watch", 200, None),
-    ],
-)
-async def test_a_store_that_fails(broken, status, type, caplog):
+@pytest.mark.parametrize("broken", ["append", "create", "read", "leave", "watch"])
+async def test_a_store_that_fails(broken, caplog):
+    """Whatever a store does, its reader in this process gets the answer."""
     async with relaying(FaultServer(LONG), service={"store": Failing(broken)}) as relay:
-        async with relay.session.post(
-            CHAT,
-            json={"messages": [{"role": "user", "content": "x"}], "stream": True},
-            headers=RESUMABLE,
-        ) as response:
+        async with relay.ask(headers=RESUMABLE) as response:
             data = await response.read()
-            assert response.status == status
+            assert response.status == 200
             assert b"10.0.0.1" not in data
-        if status == 500:
-            assert json.loads(data)["error"]["type"] == type
-        elif type is not None:
-            assert chunks_of(events_of(data))[-1]["error"]["type"] == type
-        else:
-            assert text_of(events_of(data)) == TEXT
+        assert text_of(events_of(data)) == TEXT
         await relay.service.close()
         assert relay.service.running == 0
     assert "10.0.0.1" not in caplog.text

@@ -14,8 +14,8 @@ from relay_kit import ASK, CHAT, KEY, MODEL, RESUMABLE, read_until, relaying
 from konko_async import AsyncKonko
 from konko_async.errors import ConfigurationError
 from konko_async.relay import ChatCall, RefusalError, RelayOptions, RelayRequest, RelayService
-from konko_async.relay._gate import check_host, check_origin
 from konko_async.relay._policy import OPENAI, checked_call, is_loopback
+from konko_async.relay._security import check_host, check_origin
 from konko_async.testing import Answer, Emulator, FaultServer
 
 ORIGIN = "https://chat.example"
@@ -87,6 +87,7 @@ async def test_open_is_for_loopback_whatever_was_said_at_the_start(local):
         {"max_calls": 0},
         {"body_timeout": "1"},
         {"max_body": 2**20 + 1}, {"max_body": 0},
+        {"cors_headers": "X-A"}, {"cors_headers": ["*X"]}, {"cors_headers": ["X A"]},
     ],
 )  # fmt: skip
 def test_options_are_checked(wrong):
@@ -179,6 +180,10 @@ def test_origins_that_may_not(origin, host):
 def test_a_cross_site_post_without_an_origin():
     with pytest.raises(RefusalError):
         check_origin(asked(host="a", sec_fetch_site="cross-site"), options())
+    for other in ("same-site", "something-new"):  # a subdomain or another port is another origin
+        with pytest.raises(RefusalError):
+            check_origin(asked(host="a", sec_fetch_site=other), options())
+    assert check_origin(asked(host="a", sec_fetch_site="none"), options()) is None
     assert check_origin(asked(host="a", sec_fetch_site="same-origin"), options()) is None
 
 
@@ -207,6 +212,30 @@ async def test_pages_of_other_origins():
         ) as response:  # errors are readable, too
             assert response.status == 400
             assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+STAINLESS = [f"x-stainless-{name}" for name in ("arch", "lang", "os", "retry-count", "timeout")]
+
+
+async def allowed_by_preflight(relay, *names):
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    headers["Access-Control-Request-Headers"] = ",".join(names)
+    async with relay.session.options(CHAT, headers=headers) as response:
+        allowed = response.headers["Access-Control-Allow-Headers"]
+    return {name.strip().lower() for name in allowed.split(",")}
+
+
+async def test_headers_that_clients_in_browsers_send():
+    usual = {"content-type", "authorization", "user-agent", "last-event-id", "x-resumable"}
+    odd = ["x-stainless-", "x-stainless-a b", "x-stainless-\u00e9", "cookie", "x-stainlessly"]
+    async with relaying(FaultServer(), origins=[ORIGIN]) as relay:
+        allowed = await allowed_by_preflight(relay, *STAINLESS, *odd)
+        assert usual | set(STAINLESS) <= allowed
+        assert not allowed & {"cookie", "x-stainlessly", "x-stainless-a b", "*"}
+        many = await allowed_by_preflight(relay, *(f"x-stainless-{n}" for n in range(400)))
+        assert len(many) < 120
+    async with relaying(FaultServer(), origins=[ORIGIN], cors_headers=["X-Mine"]) as relay:
+        assert await allowed_by_preflight(relay, "x-mine", "user-agent") == {"x-mine"}
 
 
 async def test_cookies_of_other_origins():
@@ -326,7 +355,9 @@ def test_caps():
         "max_tokens": 9,
         "max_completion_tokens": 9,
     }
-    assert capped(9, max_completion_tokens=50) == {"max_completion_tokens": 9}
+    # A server that knows only the other field would not be capped at all.
+    both = {"max_tokens": 9, "max_completion_tokens": 9}
+    assert capped(9, max_completion_tokens=50) == both
     assert capped(9, max_tokens=None) == {"max_tokens": 9}
 
 

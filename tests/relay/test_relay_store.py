@@ -103,7 +103,10 @@ async def test_a_stream_that_grows_too_long():
 
 @jumping_time
 async def test_the_oldest_finished_stream_makes_room():
-    store = MemoryStore(max_streams=2, max_bytes=2000)
+    empty = MemoryStore()
+    for name in "cd":
+        await empty.create(info(name), lease=9)
+    store = MemoryStore(max_streams=2, max_bytes=2000 + empty.size)
     for name in "ab":
         await store.create(info(name), lease=9)
     with pytest.raises(StoreFullError):
@@ -120,7 +123,7 @@ async def test_the_oldest_finished_stream_makes_room():
     await store.create(info("d"), lease=9)
     assert (await store.info("b")).state == "expired"
     assert store.streams == 2
-    assert store.size == 0
+    assert store.size == empty.size
 
 
 @jumping_time
@@ -219,3 +222,46 @@ async def _interleave(steps):
         assert found == expected[reader.after : end]
     told = await store.watch("s-1", wait=0, lease=1)
     assert told.unread >= 0
+
+
+# -- caps: each is filled ----------------------------------------------------------------------------
+
+
+def long_info(number, size=100_000):
+    text = "k" * size
+    return StreamInfo(id=f"s{number}", owner="o" * 1000, key=text, headers={"x": text})
+
+
+@jumping_time
+async def test_what_is_known_of_streams_counts():
+    store = MemoryStore(max_bytes=2_000_000)
+    with pytest.raises(StoreFullError):
+        for number in range(100):
+            await store.create(long_info(number), lease=9)
+    assert 1_800_000 < store.size <= 2_000_000
+    assert store.streams == 9
+
+
+@jumping_time
+async def test_what_is_remembered_of_streams_is_small_and_bounded():
+    store = MemoryStore(keep=1)
+    owners = 2_000
+    for number in range(12_000):
+        name = f"{number:022}"
+        owner = "o" * owners
+        await store.create(StreamInfo(id=name, owner=owner, key="k" * 128), lease=9)
+        await store.finish(name, [b"x"])
+        if number % 1000 == 999:
+            await asyncio.sleep(2)
+    assert store.streams == store.size == 0
+    remembered = [await store.info(f"{number:022}") for number in range(12_000)]
+    remembered = [info for info in remembered if info is not None]
+    assert 0 < sum(len(info.id) + len(info.owner) for info in remembered) <= 4 * 2**20
+    assert {(info.key, info.state) for info in remembered} == {(None, "expired")}
+    assert (await store.info(f"{11_999:022}")) is not None
+    short = MemoryStore(keep=1, max_streams=1)
+    for number in range(10_500):
+        await short.create(info(f"{number}"), lease=9)
+        await short.finish(f"{number}", [])
+    found = [await short.info(str(number)) for number in range(10_500)]
+    assert sum(one is not None for one in found) == 10_001

@@ -11,6 +11,7 @@ import openai
 import pytest
 from aiohttp import web
 from relay_kit import MODEL, QUICK, chunks_of, events_of, text_of
+from relay_kit import relaying as relay_serving
 from starlette.applications import Starlette
 from starlette_kit import make_client, uvicorn_serving
 
@@ -303,7 +304,7 @@ async def test_leaving_cancels_a_tool_that_runs(adapter, early):
         await slow.begun.wait()
         assert not slow.cancelled.is_set()
         answer.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await slow.cancelled.wait()
 
 
@@ -324,7 +325,7 @@ async def test_leaving_before_anything_has_come_cancels_too(adapter):
         asking = asyncio.create_task(session.post(CHAT))
         await slow.begun.wait()
         asking.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await slow.cancelled.wait()
 
 
@@ -356,3 +357,36 @@ async def test_a_shutdown_ends_it_with_notice(adapter, kind):
             last = chunks_of(events_of(await answer.read()))[-1]
     assert slow.cancelled.is_set()
     assert (last.get("object") or last["type"]) in {"relay.shutdown", "error"}
+
+
+# -- what browsers send back -----------------------------------------------------------------------
+
+
+def history(arguments):
+    function = {"name": "look", "arguments": arguments}
+    asks = {"id": "c1", "type": "function", "function": function}
+    return [
+        {"role": "user", "content": "cut \ud83d, whole \ud83d\ude00, \\ud83d as text"},
+        {"role": "assistant", "content": None, "tool_calls": [asks]},
+        {"role": "tool", "tool_call_id": "c1", "content": "\udce9"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [('{"q": 1', "{}"), ('{"q": 1}', '{"q": 1}'), ("", "{}"), (None, "{}"), ("[1]", "{}"),
+     ('"{}"', "{}"), ({"q": 1}, {"q": 1})],
+)  # fmt: skip
+async def test_a_history_that_no_server_would_take_is_mended(arguments, sent):
+    emulator = Emulator()
+    async with relay_serving(emulator) as relay:
+        body = {"model": MODEL, "messages": history(arguments)}
+        # json.dumps writes lone surrogates as JavaScript does.
+        answer = await relay.session.post(
+            f"/v1{CHAT}", data=json.dumps(body), headers={"Content-Type": "application/json"}
+        )
+        assert answer.status == 200, await answer.text()
+        asked, asks, told = emulator.requests[-1].body["messages"]
+    assert asked["content"] == "cut \ufffd, whole 😀, \\ud83d as text"
+    assert asks["tool_calls"][0]["function"]["arguments"] == sent
+    assert told["content"] == "\ufffd"

@@ -186,7 +186,7 @@ async def test_a_browser_that_leaves_ends_the_call_within_a_second(when, layers)
             answer = await asking
             await first_piece(answer)
             answer.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await upstream.wait_until_closed()
 
 
@@ -218,13 +218,13 @@ async def test_a_slow_reader_holds_the_server_up():
             connection = upstream._connections[0]
             await connection_is_held(connection)
             writer.transport.abort()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 await upstream.wait_until_closed()
 
 
 async def connection_is_held(connection):
     """Wait until a server's connection may write no more, as its peer does not read."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while connection._writable:
             await asyncio.sleep(0.01)
 
@@ -240,7 +240,7 @@ async def test_what_is_to_run_afterwards_does():
     async with serving(app, upstream) as session:
         async with session.post("/chat", json={}) as answer:
             await answer.read()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await ran.wait()
 
 
@@ -275,7 +275,7 @@ async def test_the_endpoints_of_a_relay(where):
         async with session.post(path, json={**ASK, "stream": True}) as answer:
             assert text_of(events_of(await answer.read())) == "Hello"
         async with session.post(path, json=ASK) as answer:
-            assert answer.status == 502  # the script has streams only
+            assert answer.status == 200  # events are read as a whole answer, too
         async with session.post(path, json={**ASK, "n": 7}) as answer:
             assert answer.status == 400
             assert (await answer.json())["error"]["param"] == "n"
@@ -345,7 +345,7 @@ async def test_the_relay_hears_of_a_browser_that_leaves():
         answer = await session.post("/v1/chat/completions", json={**ASK, "stream": True})
         await first_piece(answer)
         answer.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await upstream.wait_until_closed()
 
 
@@ -430,7 +430,7 @@ async def test_an_application_may_be_started_again():
 
 BLOCKS = re.findall(
     r"```python\n(.*?)```",
-    (Path(__file__).parents[2] / "docs" / "web-backends.md").read_text(encoding="utf-8"),
+    (Path(__file__).parents[2] / "docs" / "how-to" / "web-backends.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
 

@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from konko_async import ChatCompletionChunk, ChunkBatch, StreamStalledError, StreamTruncatedError
-from konko_async._accumulate import ChatAccumulator
-from konko_async._template import Template
-from konko_async.relay._format import StreamStats
-from konko_async.relay._ui_message import UIMessageFormat
-from konko_async.wire import Usage
+from konko_async import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChunkBatch,
+    StreamStalledError,
+    StreamTruncatedError,
+)
+from konko_async._streaming.accumulate import ChatAccumulator
+from konko_async._streaming.delta_template import DeltaTemplate
+from konko_async.relay._formats.base import StreamStats
+from konko_async.relay._formats.ui_message import UIMessageFormat
+from konko_async.wire import Choice, Usage
 
 STATS = StreamStats(time_to_first_token=0.25, duration=1.5)
 decode = msgspec.json.Decoder(ChatCompletionChunk).decode
@@ -32,7 +38,7 @@ def alike(*texts, index=0):
     head = b'{"id":"c","choices":[{"index":%d,"delta":{"content":' % index
     tail = b"}}]}"
     raw = head + b'"x"' + tail
-    template = Template.learn(raw, decode(raw))
+    template = DeltaTemplate.learn(raw, decode(raw))
     return ChunkBatch(list(texts), [json.dumps(text).encode() for text in texts], template)
 
 
@@ -241,6 +247,29 @@ def test_a_tool_call_that_was_cut_never_becomes_available():
     reader.feed(form.take(batch(chunk({"tool_calls": [piece(0, "c1", "look", '{"a": 1}')]}))))
     reader.feed(form.fail(StreamTruncatedError("cut")))
     assert "input" not in reader.tools["c1"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "arguments", "whole"),
+    [
+        ("tool_calls", '{"a": 1}', True), ("stop", '{"a": 1}', True), (None, '{"a": 1}', True),
+        ("length", '{"a": 1}', False), ("content_filter", '{"a": 1}', False), ("error", "{}", False),
+        ("tool_calls", "", True), ("stop", " ", True), ("stop", "null", True), (None, "", False),
+        ("length", "", False), ("tool_calls", '{"a": ', False), ("tool_calls", "[1]", False),
+        ("tool_calls", json.dumps('{"a": 1}'), False), ("tool_calls", '{"a": NaN}', True),
+    ],
+)  # fmt: skip
+def test_only_calls_that_have_all_arrived_become_available(reason, arguments, whole):
+    form, reader = UIMessageFormat(), Reader()
+    reader.feed(form.take(batch(chunk({"tool_calls": [piece(0, "c1", "look", arguments)]}))))
+    choice = Choice(finish_reason=reason)
+    events = form.end(ChatCompletion(choices=[choice]), STATS)
+    reader.feed(events)
+    assert reader.tools["c1"]["whole"] is whole
+    assert any(b'"tool-input-available"' in event for event in events) is whole
+    wanted = json.loads(arguments) if whole and arguments.strip() not in {"", "null"} else {}
+    if whole and "NaN" not in arguments:
+        assert reader.tools["c1"]["input"] == wanted
 
 
 def test_failures_say_what_is_public_and_nothing_else():

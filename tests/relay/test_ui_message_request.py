@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.relay._errors import RefusalError
+from konko_async.relay._formats.ui_request import parse_ui_chat
 from konko_async.relay._policy import RelayOptions
-from konko_async.relay._ui_request import parse_ui_chat
 
 OPTIONS = RelayOptions(models=["default", "m"])
 
@@ -100,9 +100,9 @@ def test_tools_with_a_result_are_sent_back_step_by_step():
         {
             "role": "assistant",
             "content": None,
-            "tool_calls": [called("x-y", 2, "{oops"), called("dyn", 3, '{"q":1}')],
+            "tool_calls": [called("x-y", 2, "{}"), called("dyn", 3, '{"q":1}')],
         },
-        {"role": "tool", "tool_call_id": "c2", "content": "broken"},
+        {"role": "tool", "tool_call_id": "c2", "content": "broken You wrote: {oops"},
         {"role": "tool", "tool_call_id": "c3", "content": "no way"},
     ]
     assert call.message_id == "a1"  # the answer goes on in the message that asked for the tools
@@ -184,6 +184,54 @@ def test_refusals_name_the_place(given_body, param, said):
     assert caught.value.param == param
     assert said in caught.value.message
     assert param is None or caught.value.message.startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "told"),
+    [
+        ({"input": '{"q": 1'}, "{}", 'broken You wrote: {"q": 1'),
+        ({"input": '{"q": 1}'}, '{"q": 1}', "broken"),
+        ({"input": '"{\\"q\\":1}"'}, '{"q":1}', 'broken You wrote: "{\\"q\\":1}"'),
+        ({"input": ["q"]}, "{}", 'broken You wrote: ["q"]'),
+        ({"input": 5}, "{}", "broken You wrote: 5"),
+        ({"input": None, "rawInput": {"q": 1}}, '{"q":1}', "broken"),
+        ({"input": None, "rawInput": None}, "{}", "broken"),
+        ({"input": "", "rawInput": None}, "{}", "broken"),
+    ],
+)
+def test_arguments_that_no_server_takes_are_told_and_not_sent(fields, arguments, told):
+    _, asks, result = messages_of(
+        user(text("x")), assistant(tool(state="output-error", errorText="broken", **fields))
+    )
+    assert asks["tool_calls"] == [called("look", 1, arguments)]
+    assert result["content"] == told
+
+
+def test_nulls_stand_for_what_is_left_out():
+    nothing = dict.fromkeys(
+        [
+            "toolName",
+            "rawInput",
+            "errorText",
+            "providerExecuted",
+            "preliminary",
+            "approval",
+            "title",
+        ]
+    )
+    given = body(
+        {"id": None, "role": "user", "parts": [{**text("Hi"), "state": None}], "metadata": None},
+        assistant(
+            tool(output=None, **nothing), tool(toolCallId="c2", state="output-error", **nothing)
+        ),
+        user({"type": "file", "mediaType": "text/plain", "url": "data:,x", "filename": None}),
+        trigger=None,
+        messageId=None,
+        model=None,
+    )
+    messages = parse_ui_chat(given, OPTIONS).messages
+    assert [m["role"] for m in messages] == ["user", "assistant", "tool", "tool", "user"]
+    assert [m["content"] for m in messages[2:4]] == ["null", "The tool failed."]
 
 
 json_values = st.recursive(

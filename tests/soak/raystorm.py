@@ -105,10 +105,13 @@ class Storm:
         name: what is run, and what is killed.
         folder: for its files.
         args: of the command line.
+        cluster: of Ray, which the scenarios share.
+        nodes: of the cluster; a killed one is replaced there.
     """
 
-    def __init__(self, name, folder, args):
+    def __init__(self, name, folder, args, cluster, nodes):
         self.kind, self.victim = name.split("-")
+        self.cluster, self.nodes = cluster, nodes
         self.name, self.folder, self.rows, self.kills = name, folder, args.rows, args.kills
         self.asked = Counter()
         self.cut = self.killed = self.starts = 0
@@ -162,20 +165,13 @@ class Storm:
         return True
 
     async def run(self):
-        from ray.cluster_utils import Cluster
-
         from konko_async.testing import Emulator
 
         self.write_input()
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-        try:
-            self.nodes = [self.cluster.head_node, self.cluster.add_node(num_cpus=2)]
-            began = time.monotonic()
-            async with Emulator(answer=self.answer, latency=0.1, log_limit=1) as emulator:
-                await self.until_done(emulator)
-            self.seconds = time.monotonic() - began
-        finally:
-            self.cluster.shutdown()
+        began = time.monotonic()
+        async with Emulator(answer=self.answer, latency=0.1, log_limit=1) as emulator:
+            await self.until_done(emulator)
+        self.seconds = time.monotonic() - began
         self.check()
 
     async def until_done(self, emulator):
@@ -248,6 +244,24 @@ class Storm:
         print(json.dumps(figures), flush=True)  # noqa: T201
 
 
+def scenarios(args):
+    """Run what is asked for, on one cluster; returns the number of problems."""
+    from ray.cluster_utils import Cluster
+
+    problems = 0
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        nodes = [cluster.head_node, cluster.add_node(num_cpus=2)]
+        for name in args.only.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                storm = Storm(name, Path(folder), args, cluster, nodes)
+                asyncio.run(storm.run())
+                problems += len(storm.problems)
+    finally:
+        cluster.shutdown()
+    return problems
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2000)
@@ -262,13 +276,7 @@ def main():
     elif args.child == "data":
         data(args)
     else:
-        problems = 0
-        for name in args.only.split(","):
-            with tempfile.TemporaryDirectory() as folder:
-                storm = Storm(name, Path(folder), args)
-                asyncio.run(storm.run())
-                problems += len(storm.problems)
-        sys.exit(bool(problems))
+        sys.exit(bool(scenarios(args)))
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def judge(soak, options, left, unhandled):
     wrong = [f"{name}: {count} left" for name, count in left.items() if count]
     if grown > options.most_growth:
         wrong.append(f"memory grew by {grown:.1f} MB")
-    if more_fds > max(options.streams / 4, 8):
+    if more_fds > (options.most_descriptors or max(options.streams / 4, 8)):
         wrong.append(f"descriptors grew by {more_fds}")
     if not soak.counts["calls ok"]:
         wrong.append("no call went well")
@@ -283,5 +283,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--most-growth", type=float, default=5.0, help="MB that memory may grow from half to half"
     )
+    parser.add_argument(
+        "--most-descriptors", type=int, default=0,
+        help="by how many open descriptors may grow from half to half (a quarter of the streams)",
+    )  # fmt: skip
     logging.disable(logging.CRITICAL)
     sys.exit(asyncio.run(main(parser.parse_args())))

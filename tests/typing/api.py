@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, assert_type
 
 import msgspec
+from pydantic import BaseModel
 
 import konko_async
 from konko_async import (
@@ -33,6 +34,7 @@ from konko_async import (
     ModelList,
     ParsedChatCompletion,
     ParsedChatStream,
+    ParsedEventStream,
     RateLimit,
     RateLimitError,
     RateLimitTimeoutError,
@@ -213,6 +215,7 @@ async def many(client: AsyncKonko) -> None:
         assert_type(result.index, int)
         assert_type(result.completion, ChatCompletion | None)
         assert_type(result.error, KonkoError | None)
+        assert_type(result.unwrap(), ChatCompletion)
 
 
 class City(msgspec.Struct):
@@ -256,11 +259,21 @@ async def structured(client: AsyncKonko, streamed: bool) -> None:
     stream = client.chat.completions.stream(model="m", messages=MESSAGES, response_format=City)
     async with stream:
         async for value in stream.partial():
-            assert_type(value, Any)
+            assert_type(value, City)
         assert_type(await stream.completion(), ParsedChatCompletion[City])
         assert_type((await stream.completion()).parsed, City)
+    events = client.chat.completions.stream(model="m", messages=MESSAGES, response_format=Place)
+    assert_type(events, ParsedEventStream[Place])
+    async with events:
+        async for event in events:
+            if event.type == "content.done":
+                assert_type(event.parsed, Place | None)
+        async for chunk in events.chunks():
+            assert_type(chunk, ChatCompletionChunk)
+        assert_type((await events.completion()).parsed, Place)
     async for result in client.chat.completions.map([], response_format=City, ordered=True):
         assert_type(result.completion, ParsedChatCompletion[City] | None)
+        assert_type(result.unwrap().parsed, City)
 
 
 def add(a: int, b: int = 1) -> int:
@@ -367,6 +380,33 @@ def errors(error: KonkoError) -> None:
         case ConfigurationError():
             as_value_error: ValueError = error
             del as_value_error
+
+
+class Place(BaseModel):
+    city: str
+
+
+async def beside_openai(client: AsyncKonko) -> None:
+    ask = Place(city="a")
+    parsed = await client.chat.completions.parse(model="m", messages=[ask], response_format=Place)
+    assert_type(parsed, ParsedChatCompletion[Place])
+    assert_type(parsed.choices[0].message.parsed, Place | None)
+    whole = await client.chat.completions.create(
+        model="m", messages=[], store=True, metadata={"a": "b"}, verbosity="low", tools=[Place]
+    )
+    assert_type(whole, ChatCompletion)
+    assert_type(whole.response.status_code, int)
+    raw = await client.chat.completions.with_raw_response.create(model="m", messages=[], n=1)
+    assert_type(raw.headers.get("x"), str | None)
+    call = client.chat.completions.with_streaming_response.create
+    async with call(model="m", messages=[], temperature=0.1) as response:
+        async for line in response.iter_lines():
+            assert_type(line, str)
+    async with client.chat.completions.stream(model="m", messages=[]) as stream:
+        assert_type(await stream.get_final_completion(), ChatCompletion)
+    assert_type(client.copy(default_headers={"a": "b"}, max_retries=2), AsyncKonko)
+    answer = await client.request("POST", "/responses", {"model": "m"}, stream=True)
+    assert_type(await answer.read(), bytes)
 
 
 def errors_of_values_and_tools(error: KonkoError) -> None:

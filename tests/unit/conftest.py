@@ -5,7 +5,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 # No deadline: the machines that run this are shared, and time is not what these tests measure.
-settings.register_profile("short", deadline=None, max_examples=100)
+settings.register_profile("short", deadline=None, max_examples=60)
 settings.register_profile(
     "long", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow]
 )

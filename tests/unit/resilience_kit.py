@@ -3,8 +3,8 @@
 import asyncio
 import functools
 
-from konko_async._options import Timeout
-from konko_async._pipeline import Call, Request, Response
+from konko_async._core.pipeline import Call, Request, Response
+from konko_async._core.policies import Timeout
 from konko_async.errors import APIStatusError
 from konko_async.testing import TimeJumpingLoop
 

@@ -1,13 +1,14 @@
 """Chunks to completions: a completion, cut into chunks in any legal way, comes back whole."""
 
 import copy
+import time
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konko_async._accumulate import ChatAccumulator, CompletionAccumulator
+from konko_async._streaming.accumulate import ChatAccumulator, CompletionAccumulator
 from konko_async.wire import ChatCompletion, ChatCompletionChunk, Completion, Usage
 from konko_async.wire._codec import Codec
 
@@ -24,11 +25,17 @@ TOKENS = st.lists(
     min_size=1,
     max_size=4,
 )
-CALLS = st.lists(st.fixed_dictionaries({"name": WORDS, "arguments": WORDS}), min_size=1, max_size=4)
+# Arguments are JSON: where servers say nothing else, their end is the end of a call.
+ARGUMENTS = st.dictionaries(WORDS, WORDS | st.lists(st.integers(0, 9), max_size=2), max_size=2).map(
+    lambda value: msgspec.json.encode(value).decode()
+)
+CALLS = st.lists(
+    st.fixed_dictionaries({"name": WORDS, "arguments": ARGUMENTS}), min_size=1, max_size=4
+)
 USAGE = st.fixed_dictionaries(
     {
         "prompt_tokens": st.integers(1, 99),
-        "completion_tokens": st.integers(0, 99),
+        "completion_tokens": st.integers(1, 99),
         "total_tokens": st.integers(0, 999),
     }
 )
@@ -372,6 +379,40 @@ def test_calls_with_neither_index_nor_id_are_told_apart_by_name():
         ("", "f", "{}"),
         ("", "g", "1"),
     ]
+
+
+@pytest.mark.parametrize("ids", [{}, {"id": ""}, {"id": None}])
+@pytest.mark.parametrize("apart", [True, False])
+def test_calls_that_all_say_index_0_and_have_no_id_end_with_their_json(ids, apart):
+    made = [piece("f", '{"a":1}', index=0, **ids), piece("f", '{"a":2}', index=0, **ids),
+            piece("g", "{}", index=0, **ids)]  # fmt: skip
+    deltas = [[one] for one in made] if apart else [made]
+    assert calls(*deltas) == [("", "f", '{"a":1}'), ("", "f", '{"a":2}'), ("", "g", "{}")]
+
+
+@pytest.mark.parametrize("names", ["first", "each"])
+@pytest.mark.parametrize("index", [{"index": 0}, {}])
+def test_an_id_alone_opens_no_call(names, index):
+    made = [
+        piece("f" if names == "each" or not n else None, part, id=f"id-{n}", **index)
+        for n, part in enumerate(['{"a":"', "}{", '"}', ""])
+    ]
+    assert calls(*[[one] for one in made]) == [("id-0", "f", '{"a":"}{"}')]
+
+
+def test_pieces_that_are_counted_are_one_call():
+    made = [piece("f", "{", index=0), piece(None, '"a":', index=1), piece(None, "1}", index=2)]
+    assert calls(*[[one] for one in made]) == [("", "f", '{"a":1}')]
+
+
+def test_the_end_of_arguments_is_found_in_linear_time():
+    # A name with each piece asks with each piece whether the JSON is complete.
+    made = [piece("f", '{"a":"', index=0)] + [piece("f", "}", index=0)] * 20_000
+    started = time.perf_counter()
+    accumulator = fed([chunk({"tool_calls": [one]}) for one in made])
+    assert time.perf_counter() - started < 30  # the square of the length took a minute
+    (call,) = accumulator.result().choices[0].message.tool_calls
+    assert call.function.arguments == '{"a":"' + "}" * 20_000
 
 
 def test_a_nameless_piece_goes_where_the_last_one_went():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.testing import Answer
-from konko_async.testing._steps import HangUp, Pause, Send, Stall
+from konko_async.testing._fault_server.steps import HangUp, Send, SendPause, SendStall
 
 ANY_ANSWER = st.one_of(
     st.builds(
@@ -49,8 +49,8 @@ def test_positions(answer, data):
     assert b"".join(step.data for step in rest) == answer.wire[:at]
     stalled = answer.stall(at).pause(at, 1.5).split_every(7)
     steps = list(stalled.steps())
-    place = steps.index(Stall())
-    assert steps[place + 1] == Pause(1.5)
+    place = steps.index(SendStall())
+    assert steps[place + 1] == SendPause(1.5)
     assert b"".join(s.data for s in steps[:place]) == answer.wire[:at]
     assert b"".join(sent(stalled)) == answer.wire
     if at < len(answer):
@@ -70,7 +70,7 @@ def test_negative_positions_count_from_the_end():
 
 def test_trickle_waits_between_writes_only():
     steps = list(Answer.raw(b"abcde").trickle(2, 0.5).steps())
-    wait = Pause(0.5)
+    wait = SendPause(0.5)
     assert steps == [Send(b"ab"), wait, Send(b"cd"), wait, Send(b"e"), HangUp("fin")]
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from resilience_kit import Attempts, make_request, no_tasks_left, now, status_error
 
-from konko_async._options import RetryPolicy
-from konko_async._pipeline import Response
+from konko_async._core.pipeline import Response
+from konko_async._core.policies import RetryPolicy
 from konko_async.errors import (
     APIConnectionError,
     APIError,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resilience_kit import make_request, no_tasks_left, now, status_error
 
-from konko_async._options import RetryPolicy
-from konko_async._pipeline import Response
+from konko_async._core.pipeline import Response
+from konko_async._core.policies import RetryPolicy
 from konko_async.errors import InternalServerError
 from konko_async.middleware import HedgeMiddleware, RetryBudget, RetryMiddleware
 from konko_async.testing import jumping_time, run_with_jumping_time

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async import ConfigurationError
-from konko_async._checks import check_messages, check_model, check_sampling, known_keywords
+from konko_async._core.validation import check_messages, check_model, check_sampling, known_keywords
 from konko_async.wire import ChatCompletionMessage, ChatMessage, FunctionCall, ToolCall
 from konko_async.wire._codec import encode
 
@@ -129,9 +129,8 @@ def test_messages_must_be_a_list(messages):
 
 
 @pytest.mark.parametrize("messages", [[], ()])
-def test_messages_must_not_be_empty(messages):
-    with pytest.raises(ConfigurationError, match="messages is empty"):
-        check_messages(messages)
+def test_no_messages_are_for_the_server_to_judge(messages):
+    assert check_messages(messages) is messages
 
 
 def test_a_wrong_role_is_not_echoed_at_length():

@@ -1,13 +1,15 @@
 """Fallbacks: which errors go on to the next model, what is sent there, and what is raised."""
 
 import asyncio
+import traceback
 
 import msgspec
 import pytest
 from resilience_kit import Attempts, make_request, no_tasks_left, now, status_error
 
-from konko_async._options import RetryPolicy
-from konko_async._secret import Secret
+from konko_async import Endpoint
+from konko_async._core.policies import RetryPolicy
+from konko_async._core.secret import Secret
 from konko_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -128,12 +130,35 @@ async def test_another_server_gets_its_own_key():
 @jumping_time
 @no_tasks_left
 async def test_the_callers_own_credentials_stay_with_the_first(entry):
-    headers = {"AUTHORIZATION": "Bearer canary", "x-openai-api-key": "canary", "X-Trace": "1"}
+    headers = {"AUTHORIZATION": "Bearer canary", "x-openai-api-key": "canary"}
     attempts = Attempts(status_error(503), "ok")
-    request = make_request(headers=headers)
+    request = make_request(headers={**headers, "Traceparent": "1"})
     await (await FallbackMiddleware([Fallback(**entry)])(request, attempts)).aclose()
-    assert attempts.requests[0].headers == headers
-    assert attempts.requests[1].headers == {"X-Trace": "1"}
+    assert attempts.requests[0].headers == {**headers, "Traceparent": "1"}
+    assert attempts.requests[1].headers == {"Traceparent": "1"}
+
+
+# What gateways and clouds take as credentials; nobody can know all of these names.
+UNLISTED = (
+    "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key", "X-Amz-Security-Token", "Helicone-Auth",
+    "CF-Access-Client-Secret", "X-Portkey-Api-Key", "X-Anything-New", "OpenAI-Organization",
+)  # fmt: skip
+
+
+@jumping_time
+@no_tasks_left
+async def test_only_listed_headers_and_parameters_cross_to_another_server():
+    headers = dict.fromkeys(UNLISTED, "canary")
+    query = {"key": "canary", "code": "canary", "API-Version": "2"}
+    attempts = Attempts(status_error(503), status_error(503), "ok")
+    request = make_request(headers={**headers, "Idempotency-Key": "i", "X-Title": "t"})
+    request = request.replace(query=query)
+    elsewhere = Fallback(base_url="https://other.example/v1")
+    await (await FallbackMiddleware(["another-model", elsewhere])(request, attempts)).aclose()
+    assert attempts.requests[1].headers == request.headers  # the same server
+    assert attempts.requests[1].query == query
+    assert attempts.requests[2].headers == {"Idempotency-Key": "i", "X-Title": "t"}
+    assert attempts.requests[2].query == {"API-Version": "2"}
 
 
 @jumping_time
@@ -179,6 +204,28 @@ async def test_the_total_deadline_is_one_for_all():
     with pytest.raises(KonkoError, match="503"):
         await FallbackMiddleware(["b", "c", "d"])(make_request(total=10), attempts)
     assert len(attempts.requests) == 2
+
+
+@pytest.mark.parametrize(("left", "asked"), [(0.5, 2), (0.0, 1), (-1.0, 1)])
+@jumping_time
+@no_tasks_left
+async def test_another_model_is_asked_while_any_time_is_left(left, asked):
+    attempts = Attempts((10 - left, status_error(503)), (0.1, status_error(503)))
+    with pytest.raises(KonkoError, match="503"):
+        await FallbackMiddleware(["b"])(make_request(total=10), attempts)
+    assert len(attempts.requests) == asked
+
+
+@jumping_time
+@no_tasks_left
+async def test_a_bad_certificate_leads_to_another_server_and_to_no_other_model():
+    certificate = APIConnectionError("bad certificate", retryable=False)
+    elsewhere = Fallback(base_url="https://other.example/v1")
+    for entries, asked in ((["b", elsewhere], 1), ([elsewhere], 2), ([Fallback(api_key="k")], 1)):
+        attempts = Attempts(certificate, status_error(503))
+        with pytest.raises(KonkoError):
+            await FallbackMiddleware(entries)(make_request(), attempts)
+        assert len(attempts.requests) == asked
 
 
 @jumping_time
@@ -229,6 +276,31 @@ async def test_cancellation_passes():
 def test_bad_values_are_refused(arguments):
     with pytest.raises(ConfigurationError):
         Fallback(**arguments)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Fallback(base_url="ftp://x", api_key="canary"),
+        lambda: Fallback(api_key="canary", model=""),
+        lambda: Endpoint("ftp://x", "canary", headers={"X": "canary"}, query={"k": "canary"}),
+        lambda: Endpoint("https://x", "canary", headers={"X": "canary"}, weight=-1),
+        lambda: Endpoint("https://x", "canary\n", headers={"X\n": "canary"}),
+    ],
+)
+def test_no_local_variable_shows_a_key_of_what_cannot_be_made(make):
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame.locals for frame in shown.stack if "/tests/" not in frame.filename]
+    assert ours
+    assert "canary" not in repr(ours)
+
+
+def test_a_key_that_cannot_be_sent_is_named_and_not_shown():
+    with pytest.raises(ConfigurationError, match=r"^Fallback: api_key holds a control") as caught:
+        Fallback(model="b", api_key="canary\nkey")
+    assert "canary" not in str(caught.value)
 
 
 def test_plain_http_on_request():

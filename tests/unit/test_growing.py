@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from konko_async._growing import Growing
-from konko_async._shapes import ANYTHING, shape_of
+from konko_async._structured.partial_json import Growing
+from konko_async._structured.partial_types import ANYTHING, shape_of
 
 
 class Colour(enum.Enum):

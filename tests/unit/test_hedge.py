@@ -166,7 +166,7 @@ async def test_a_place_in_the_queue_is_not_slowness():
         request.call.waiting += 1
         await asyncio.sleep(waits.pop(0))
         request.call.waiting -= 1
-        request.queued += now() - started
+        request.times.queued += now() - started
         return await attempts(request)
 
     attempts = Attempts((3.0, "ok"), (0.5, "ok"))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from konko_async.limits import RequestBucket, SlidingSum, TokenBucket
+from konko_async.limits._window import COVER
 from konko_async.testing import jumping_time
 
 gaps = st.floats(0, 30) | st.just(0.0) | st.floats(0, 1)
@@ -393,3 +394,90 @@ class Buckets(RuleBasedStateMachine):
 
 TestBuckets = Buckets.TestCase
 TestBuckets.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# --- both: what is changed while calls run
+
+
+@pytest.mark.parametrize("make", [RequestBucket, TokenBucket])
+def test_a_bucket_that_was_resized_is_as_one_made_so(make):
+    for burst, later in ((None, None), (12, 72)):
+        resized, made = (
+            make(100, burst=burst),
+            make(600, burst=later if make is TokenBucket else burst),
+        )
+        assert resized.share == made.share == 1.0
+        resized.resize(0.0, 600)
+        for name in ("limit", "burst", "rate", "share", "_grace"):
+            assert getattr(resized, name) == pytest.approx(getattr(made, name)), name
+        left = [[at for at, _ in drain(one, 1, 90.0)] for one in (resized, made)]
+        assert left[0] == pytest.approx(left[1])
+        resized.resize(90.0, 600, 0.5)
+        assert resized.rate == pytest.approx(made.rate / 2)
+        assert (resized.burst, resized.limit, resized.share) == (made.burst, 600, 0.5)
+
+
+@pytest.mark.parametrize("make", [RequestBucket, TokenBucket])
+def test_what_is_owed_leaks_at_the_buckets_pace_whoever_looks(make):
+    one, other = make(600), make(600)
+    for bucket in (one, other):
+        while bucket.try_take(100.0, 1.0) is not None:
+            pass
+    for at in (100.0, 100.3, 100.31, 100.31):
+        one.resize(at, 600)  # looks, and changes nothing
+        assert one.delay(at, 4.0) == pytest.approx(other.delay(at, 4.0))
+    one.hold(100.2)  # in the past
+    assert one.delay(101.0, 4.0) == pytest.approx(other.delay(101.0, 4.0))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 1.0, 3.0])
+def test_a_larger_burst_of_tokens_is_paid_for_by_the_pace(share):
+    limit = 6000.0
+    bucket = TokenBucket(limit, burst=limit * share)
+    # The last hundredth is left to the window; a burst of more than the limit leaves one as well.
+    assert bucket.burst == limit * share
+    excess = max(limit * share - limit / 100, 0.0)
+    assert bucket.rate * 60.0 * COVER == pytest.approx(max(limit - excess, limit / 100))
+
+
+def test_the_window_holds_where_the_pace_would_allow_more():
+    spent = SlidingSum(60.0)
+    bucket = TokenBucket(1000, burst=500, spent=spent)
+    spent.add(0.0, 900)  # by another bucket of the same window
+    assert bucket.try_take(0.0, 101) is None
+    assert bucket.delay(0.0, 101) == pytest.approx(60.0, rel=0.02)
+    assert bucket.try_take(0.0, 100) is not None
+
+
+def test_waits_for_the_window_count_the_call_and_what_is_ahead_of_it():
+    spent = SlidingSum(60.0)
+    bucket = RequestBucket(600, spent=spent)
+    spent.add(0.0, 595)
+    assert bucket.delay(1.0, 4.0, ahead=1.0) == 0.0
+    assert bucket.delay(1.0, 4.0, ahead=2.0) == pytest.approx(59.0, rel=0.02)
+    assert bucket.delay(1.0, 1.0, ahead=4.0) == 0.0
+
+
+@pytest.mark.parametrize(("amount", "ahead"), [(4.0, 0.0), (4.0, 3.0), (1.0, 9.0)])
+def test_waits_for_the_pace_count_the_call_and_what_is_ahead_of_it(amount, ahead):
+    bucket = RequestBucket(6000, burst=10)
+    while bucket.try_take(0.0, 1.0) is not None:
+        pass
+    # Ten have left; half of one is there to forgive late timers.
+    wanted = (amount + ahead - 0.5) / bucket.rate
+    assert bucket.delay(0.0, amount, ahead=ahead) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_call_larger_than_the_limit_owes_no_more_than_it_took():
+    bucket = TokenBucket(1000)
+    charge = bucket.try_take(0.0, 2000)
+    bucket.settle(1.0, charge, 2000, 3000)
+    assert bucket.spent.total == 2000
+    charge = bucket.try_take(200.0, 10)
+    bucket.settle(201.0, charge, 10, 10.5)
+    assert bucket.spent.total == 10.5, "the least excess counts"
+    smaller = TokenBucket(1000)
+    charge = smaller.try_take(0.0, 400)
+    smaller.settle(1.0, charge, 400, 1e308)
+    assert smaller.spent.total == 1000
+    assert smaller.delay(1.0, 10) <= 60 * COVER

@@ -616,12 +616,12 @@ def test_two_running_loops_are_an_error():
 
 def test_it_needs_a_loop_only_to_admit():
     limiter = Limiter(
-        RateLimit(requests_per_minute=10, tokens_per_minute=10, max_concurrency="auto")
+        RateLimit(requests_per_minute=100, tokens_per_minute=10, max_concurrency="auto")
     )
     lane = limiter.lane("model", "key")
-    lane.observe_headers({"x-ratelimit-limit-requests": "5"})
+    lane.observe_headers({"x-ratelimit-limit-requests": "50"})
     lane.observe_rejection(1.0)
-    assert limiter.snapshot().models["model"].requests.learned == 5
+    assert limiter.snapshot().models["model"].requests.learned == 50
     with pytest.raises(RuntimeError):
         lane.try_admit(1)
 

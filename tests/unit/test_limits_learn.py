@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 
 from konko_async import RateLimit
 from konko_async.limits import Limiter, Reported, parse_duration, read_headers
-from konko_async.limits._pause import MAX_PAUSE, Belief, Ramp, Strikes
+from konko_async.limits._cooldown import MAX_PAUSE, Belief, Ramp, Strikes
 from konko_async.testing import jumping_time
 
 
@@ -151,8 +151,9 @@ async def test_nothing_left_pauses_until_the_reset():
     unlimited = make_lane()
     unlimited.observe_headers(headers("tokens", remaining=0, reset="3s"))
     assert unlimited.snapshot().paused_for == 3
+    # Of some other, longer limit: that one rejects by itself.
     unlimited.observe_headers(headers("tokens", remaining=0, reset="9999s"))
-    assert unlimited.snapshot().paused_for == MAX_PAUSE
+    assert unlimited.snapshot().paused_for == 3
 
 
 @jumping_time
@@ -363,3 +364,119 @@ def test_belief_and_ramp():
     assert ramp.interval(10.0) == pytest.approx(1 / 1.4)
     assert ramp.interval(13.0) == pytest.approx(1 / 2.0)
     assert ramp.interval(50.0) == 0.0
+
+
+# --- figures that cannot be true
+
+
+@pytest.mark.parametrize("used", [10**9, 10**15, 1e308, float("inf")])
+@jumping_time
+async def test_an_absurd_usage_costs_one_window_at_most(used):
+    lane = make_lane(tokens_per_minute=1000)
+    permits = [lane.try_admit(1) for _ in range(10)]
+    for permit in permits:
+        permit.settle(used)
+        permit.release()
+    await lane.admit(100)
+    assert now() <= 62
+    await lane.admit(100)
+    assert now() <= 70  # and then at the pace
+
+
+@pytest.mark.parametrize("used", [-1, -(10**12), 0, float("nan"), float("-inf")])
+@jumping_time
+async def test_an_absurd_usage_is_no_credit(used):
+    lane, admitted = make_lane(tokens_per_minute=1000), 0
+    for _ in range(50):
+        permit = lane.try_admit(300)
+        if permit is None:
+            break
+        permit.settle(used)
+        permit.release()
+        admitted += 1
+    assert admitted <= 4
+    assert lane.snapshot().tokens.used == 300 * admitted
+
+
+@jumping_time
+async def test_a_very_low_limit_is_believed_from_the_second_answer_on():
+    lane = make_lane()
+    low = {"limit": 1, "remaining": 0, "reset": "0s"}
+    lane.observe_headers(headers(**low))
+    assert lane.snapshot().requests.learned is None
+    lane.observe_headers({})
+    (await lane.admit(1)).release()
+    (await lane.admit(1)).release()
+    assert now() == 0
+
+
+@jumping_time
+async def test_what_was_learned_expires_when_answers_are_silent():
+    lane = make_lane(requests_per_minute=6000)
+    lane.observe_headers(headers(limit=30))
+    assert lane.snapshot().requests.limit == 30
+    for _ in range(5):
+        lane.observe_headers({"content-type": "application/json"})
+    assert lane.snapshot().requests.learned is None
+    assert lane.snapshot().requests.limit == 6000
+    free = make_lane()
+    free.observe_headers(headers("tokens", limit=1000))
+    permit = free.try_admit(500)
+    for _ in range(5):
+        free.observe_headers({})
+    assert free.snapshot().tokens.limit is None
+    permit.settle(700)
+    permit.release()
+    assert not free.counts_tokens
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "reset", "per_minute"),
+    [
+        (10, 1, "100ms", 600),  # per second, refilled steadily
+        (10, 4, "1s", 240),  # per second or so, by windows: at most 2.5 s
+        (500, 1, "120ms", 500),  # per minute, refilled steadily
+        (500, 5, "30s", 500),  # per minute, by windows
+        (1000, 1, "86.4s", 1000),  # per day
+        (1000, 10, "23h59m", 1000),
+    ],
+)
+@jumping_time
+async def test_the_period_of_a_limit_is_read_from_its_resets(limit, used, reset, per_minute):
+    lane = make_lane()
+    for _ in range(4):
+        lane.observe_headers(headers(limit=limit, remaining=limit - used, reset=reset))
+    assert lane.snapshot().requests.learned == per_minute
+
+
+@jumping_time
+async def test_a_limit_per_second_does_not_stall_a_run():
+    """Each answer says: 10, of which 9 are left, all of it again in 100 ms."""
+    lane = make_lane()
+    for _ in range(100):
+        permit = await lane.admit(1)
+        await asyncio.sleep(0.02)
+        lane.observe_headers(headers(limit=10, remaining=9, reset="100ms"))
+        permit.release()
+    assert now() < 15
+
+
+@pytest.mark.parametrize("reset", ["86400s", "1732982400", "1732982400000", "-5s", "yesterday"])
+@jumping_time
+async def test_a_reset_in_the_past_or_far_future_stops_nobody(reset):
+    lane = make_lane(requests_per_minute=6000)
+    for _ in range(20):
+        permit = await lane.admit(1)
+        lane.observe_headers(headers(limit=6000, remaining=0, reset=reset))
+        permit.release()
+    assert now() < 130  # two windows, and then it is not believed any more
+
+
+@jumping_time
+async def test_nothing_remains_although_calls_are_answered():
+    lane = make_lane()
+    for _ in range(20):
+        permit = await lane.admit(1)
+        lane.observe_headers(headers(remaining=0, reset="50s"))
+        permit.release()
+    assert now() <= 2 * 50 + 60  # two waits, and then it is not believed any more

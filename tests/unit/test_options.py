@@ -13,7 +13,7 @@ def test_defaults_as_documented():
     assert Timeout() == Timeout(connect=5, first_token=120, idle=60, total=None)
     policy = RetryPolicy()
     assert (policy.max_attempts, policy.base_delay, policy.max_delay) == (3, 0.5, 8)
-    assert policy.statuses == {408, 409, 429, 500, 502, 503, 504, 529}
+    assert policy.statuses == {408, 409, 425, 429, *range(500, 600)} - {501, 505}
     limit = RateLimit()
     assert (limit.requests_per_minute, limit.tokens_per_minute) == (None, None)
     assert (limit.max_concurrency, limit.burst, limit.window, limit.learn) == (None, None, 60, True)
@@ -35,6 +35,9 @@ def test_timeout_of():
     assert Timeout.of(own, default) is own
     assert Timeout.of(9, default) == Timeout(connect=1, first_token=2, idle=3, total=9)
     assert Timeout.of(0.5, default).total == 0.5
+    # A slow answer must not be cut short by what nobody chose.
+    assert Timeout.of(1000, own) == Timeout(first_token=1000, idle=1000, total=1000)
+    assert Timeout.of(90, own) == Timeout(first_token=120, idle=90, total=90)
     for wrong in (0, -1, math.nan, math.inf, "5", True, (1, 2), {}):
         with pytest.raises(ConfigurationError, match="imeout"):
             Timeout.of(wrong, default)

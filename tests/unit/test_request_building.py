@@ -1,6 +1,8 @@
 """What is put on the wire: method, address, headers and body. No socket is needed for that."""
 
 import inspect
+import math
+from decimal import Decimal
 from unittest import mock
 
 import aiohttp
@@ -82,6 +84,27 @@ async def test_what_every_call_takes_beside(client):
     assert sent.body == {"model": "m", "messages": HELLO, "max_tokens": -1, "mirostat": 2}
     assert sent.headers["x-team"] == "red"
     assert sent.headers["idempotency-key"] == "mine"
+
+
+async def test_a_false_that_is_given_is_sent_beside_extra_body(client):
+    sent = Sent(ANSWER)
+    with aioresponses() as server:
+        server.post(f"{BASE}/chat/completions", callback=sent)
+        await client.chat.completions.create(
+            model="m", messages=HELLO, stream=False, logprobs=False, extra_body={"mirostat": None}
+        )
+    asked = {"stream": False, "logprobs": False, "mirostat": None}
+    assert sent.body == {"model": "m", "messages": HELLO, **asked}
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, -math.inf, [{"a": math.inf}], {"b": (1, Decimal("NaN"))}, Decimal("inf")]
+)
+async def test_no_extra_body_carries_what_json_cannot(client, value):
+    with pytest.raises(ConfigurationError, match=r"extra_body holds NaN|as JSON"):
+        await client.chat.completions.create(
+            model="m", messages=HELLO, extra_body={"text": "NaN", "x": value}
+        )
 
 
 async def test_ids_of_models_keep_their_slash(client):

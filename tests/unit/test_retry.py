@@ -16,7 +16,7 @@ from resilience_kit import (
     status_error,
 )
 
-from konko_async._options import RetryPolicy
+from konko_async._core.policies import RetryPolicy
 from konko_async._records import Attempt
 from konko_async.errors import (
     APIConnectionError,
@@ -31,8 +31,7 @@ from konko_async.errors import (
     StreamStalledError,
     StreamTruncatedError,
 )
-from konko_async.middleware import RetryBudget, RetryMiddleware
-from konko_async.middleware._retry import is_retryable
+from konko_async.middleware import RetryBudget, RetryMiddleware, classify
 from konko_async.testing import jumping_time, run_with_jumping_time
 
 
@@ -50,7 +49,13 @@ def retry(budget=None, rng=None, **policy):
 # What is retried.
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+def is_retryable(error, policy):
+    return classify(error, policy.statuses).retryable
+
+
+@pytest.mark.parametrize(
+    "status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530]
+)
 def test_statuses_that_are_retried(status):
     assert is_retryable(status_error(status), RetryPolicy())
 
@@ -134,7 +139,7 @@ async def test_an_attempt_does_not_inherit_what_the_one_before_it_waited():
 
     async def server(request):
         queued.append(request.queued)
-        request.queued += 7.0
+        request.times.queued += 7.0
         return await attempts(request)
 
     attempts = Attempts(status_error(503), status_error(503), "ok")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from konko_async.middleware._retry_after import parse_retry_after
+from konko_async._http.retry_after import parse_retry_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 

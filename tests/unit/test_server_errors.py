@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import konko_async as konko
-from konko_async._server_errors import find_error, redirect_error, status_error, stream_error
+from konko_async._http.error_responses import find_error, redirect_error, status_error, stream_error
 
 BY_STATUS = {
     400: konko.BadRequestError,
@@ -155,7 +155,12 @@ def test_html_and_plain_text():
     assert "upstream gone" in status_error(503, {}, b"upstream gone", None).message
     assert status_error(500, {}, b"", None).message == "HTTP 500: the server sent no explanation"
     assert status_error(500, {}, b" \n\t", None).message.endswith("no explanation")
-    assert "\ufffd" in status_error(500, {}, b"\xff\xfe", None).message
+    assert "\ufffd" in status_error(500, {}, b"\xff\xfd", None).message
+    # A mark of UTF-16 and nothing behind it.
+    assert status_error(500, {}, b"\xff\xfe", None).message.endswith("no explanation")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        wide = status_error(503, {}, "upstream gone".encode(encoding), None)
+        assert wide.message == "HTTP 503: upstream gone"
 
 
 @given(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from konko_async._framing import Framer
-from konko_async._template import Template
+from konko_async._streaming.delta_template import DeltaTemplate
+from konko_async._streaming.event_splitter import EventSplitter
 from konko_async.sse import SSEDecoder
 from konko_async.wire import ChatCompletionChunk
 
@@ -43,7 +43,7 @@ def framed(payloads):
 
 
 def learned(payload):
-    return Template.learn(payload, decode(payload))
+    return DeltaTemplate.learn(payload, decode(payload))
 
 
 @given(
@@ -122,8 +122,8 @@ def test_a_chunk_that_brings_more_is_no_template(more):
 
 
 def test_other_kinds_are_no_template():
-    assert Template.learn(event("x").decode(), decode(event("x"))) is None
-    assert Template.learn(b"{}", SimpleNamespace()) is None
+    assert DeltaTemplate.learn(event("x").decode(), decode(event("x"))) is None
+    assert DeltaTemplate.learn(b"{}", SimpleNamespace()) is None
     two = json.loads(event("x"))
     two["choices"] *= 2
     assert learned(json.dumps(two).encode()) is None
@@ -176,11 +176,11 @@ def test_an_event_longer_than_a_block_is_read():
 
 
 def test_the_framer_uses_it_only_at_the_beginning_of_events():
-    framer = Framer()
+    framer = EventSplitter()
     assert framer.feed(b"event: error\n") == []
     framer.template = learned(event("x"))
     (payload,) = framer.feed(framed([event("a")]))
-    assert type(payload).__name__ == "ErrorEvent"
+    assert type(payload).__name__ == "NamedEvent"
     (alike,) = framer.feed(framed([event("a")]))
     assert (alike.texts, alike.strings) == (["a"], [b'"a"'])
 
@@ -208,13 +208,13 @@ def test_the_framer_uses_it_only_at_the_beginning_of_events():
 def test_however_it_is_cut_the_framer_gives_the_same(pieces, sizes):
     whole = b"".join(pieces)
     expected = [event.data for event in SSEDecoder().feed(whole) if event.data]
-    assert _all(Framer(), [whole]) == expected
+    assert _all(EventSplitter(), [whole]) == expected
     cuts, at = [], 0
     for size in sizes:
         cuts.append(whole[at : at + size])
         at += size
     cuts.append(whole[at:])
-    assert _all(Framer(), cuts) == expected
+    assert _all(EventSplitter(), cuts) == expected
 
 
 def _all(framer, reads):
@@ -223,4 +223,4 @@ def _all(framer, reads):
         found += framer.feed(read)
         while framer.waiting:
             found += framer.more()
-    return [payload if isinstance(payload, str) else payload.decode() for payload in found]
+    return [getattr(payload, "data", payload).decode() for payload in found]

@@ -12,7 +12,7 @@ import pytest
 from msgspec import Meta
 
 from konko_async import ConfigurationError, Tool, ToolArgumentsError, ToolCall
-from konko_async.testing._emulator_strict import strict_problem
+from konko_async.testing._emulator.strict_schema import strict_problem
 from konko_async.tools._tool import tool_of, wired_choice, wired_tools
 from konko_async.wire import FunctionCall
 

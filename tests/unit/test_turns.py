@@ -1,10 +1,10 @@
-"""Turns at making connections: how long one waits for a turn."""
+"""Slots for making connections: how long one waits for a slot."""
 
 import asyncio
 
 import pytest
 
-from konko_async._connector import _Turns
+from konko_async._http.connector import _Slots
 from konko_async.testing import jumping_time
 
 
@@ -14,39 +14,39 @@ def now():
 
 @jumping_time
 async def test_a_host_that_makes_none_is_waited_for_no_longer_than_connecting_takes():
-    turns = _Turns(1)
-    await turns.take(5)
+    slots = _Slots(1)
+    await slots.take(5)
     await asyncio.sleep(1)
     with pytest.raises(TimeoutError):
-        await turns.take(5)
+        await slots.take(5)
     assert now() == 6
-    turns.release()
-    await turns.take(5)
+    slots.release()
+    await slots.take(5)
     assert now() == 6
 
 
 @jumping_time
 async def test_while_connections_are_made_one_waits():
-    turns = _Turns(1)
-    await turns.take(5)
-    waiting = asyncio.create_task(turns.take(5))
+    slots = _Slots(1)
+    await slots.take(5)
+    waiting = asyncio.create_task(slots.take(5))
     for made_at in (4, 8, 12):
         await asyncio.sleep(made_at - now())
-        turns.made_at = now()
+        slots.made_at = now()
     await asyncio.sleep(4)
     assert not waiting.done()
-    turns.release()
+    slots.release()
     await waiting
     assert now() == 16
 
 
 @jumping_time
 async def test_when_no_more_are_made_the_wait_ends():
-    turns = _Turns(1)
-    await turns.take(5)
-    waiting = asyncio.create_task(turns.take(5))
+    slots = _Slots(1)
+    await slots.take(5)
+    waiting = asyncio.create_task(slots.take(5))
     await asyncio.sleep(3)
-    turns.made_at = now()
+    slots.made_at = now()
     with pytest.raises(TimeoutError):
         await waiting
     assert now() == 8
@@ -54,13 +54,13 @@ async def test_when_no_more_are_made_the_wait_ends():
 
 @jumping_time
 async def test_without_a_deadline_one_waits_for_ever_and_who_gives_up_leaves_no_gap():
-    turns = _Turns(1)
-    await turns.take(None)
-    first, second = (asyncio.create_task(turns.take(None)) for _ in range(2))
+    slots = _Slots(1)
+    await slots.take(None)
+    first, second = (asyncio.create_task(slots.take(None)) for _ in range(2))
     await asyncio.sleep(1_000)
     first.cancel()
-    turns.release()
+    slots.release()
     await second
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert turns.locked()
+    assert slots.locked()

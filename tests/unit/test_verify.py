@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from konko_async import APIConnectionError, ConfigurationError, Model
-from konko_async._verify import ModelIndex
+from konko_async._engine.model_index import ModelIndex
 
 MODELS = [
     Model("codellama/codellama-13b-instruct", is_chat=True, is_text=False),

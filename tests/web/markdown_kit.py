@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString
@@ -58,7 +59,7 @@ SAMPLES = [
 
 DOCUMENTS = [
     path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ]
 
 # Pieces from which random texts are made: what matters, and what is between.
@@ -67,6 +68,7 @@ PIECES = [
     "~~~\n", "[", "](", "](http://x.y)", ")", "![", "<", ">", "<b>", "<br>", "<http://x.y>", "http://x.y/z", "https://x.y/(a)", "&amp;", "&", "\\", "\\*",
     "# ", "\n## ", "\n- ", "\n* ", "\n1. ", "\n2) ", "\n  - ", "\n> ", "> ", "|", "\n|", "\n| a | b |\n|---|---|\n", "\n---\n", "\n===\n", "---", "\n***\n",
     "\t", "\n\t", "é", "日本", "語。", "🙂", "\u00A0", "[ ] ", "[x] ", "\r\n", "\r", ".", ",", "(", '"', "'", "\n- a\n\n  b", "\n\n1. x\n   - y",
+    "[^1]", "\n[^1]: ", "[^1](", "\n    ", "$a$", "$$", "\\(x\\)", "'", "# c\n", '"""\n', "/*", "*/", "\n```js\n", "\n```html\n",
 ]  # fmt: skip
 
 # Those that are read within a paragraph; of the long one, what was opened before is out of reach.
@@ -81,7 +83,12 @@ _reference = MarkdownIt("commonmark", {"html": False}).enable(["table", "striket
 
 def expected(text):
     """What the reference implementation makes of a text, in the form of `canonical`."""
-    soup = BeautifulSoup(_reference.render(text), "lxml")
+    return canonical(_reference.render(text))
+
+
+def canonical(html):
+    """What HTML says: nested lists of tag and contents."""
+    soup = BeautifulSoup(html, "lxml")
     return _canonical(soup.body) if soup.body else []
 
 
@@ -112,8 +119,8 @@ def _canonical(element):  # noqa: PLR0912 - one branch per element
             found += [" ", *_canonical(child), " "]
             continue
         if name == "img":
-            label = child.get("alt", "") or child["src"]
-            follows = child["src"].startswith("http")
+            label = child.get("alt", "") or child.get("src", "")
+            follows = child.get("src", "").startswith("http")
             found.append([f"a {child['src']}", label] if follows else label)
             continue
         if name == "pre":
@@ -122,10 +129,10 @@ def _canonical(element):  # noqa: PLR0912 - one branch per element
         if name in {"h1", "h2", "h3", "h4", "h5", "h6"}:
             level = next((c[-1] for c in child.get("class", []) if c.startswith("level-")), name[1])
             name = f"h{level}"
-        if name == "a" and not child["href"].startswith(("http", "mailto")):
+        if name == "a" and not child.get("href", "").startswith(("http", "mailto")):
             found += _canonical(child)  # leads nowhere that the page would go
             continue
-        if name == "a" and child.get_text() in child["href"]:
+        if name == "a" and unquote(child.get_text()) in unquote(child["href"]):
             found.append(child.get_text())  # the page makes links of bare addresses, too
             continue
         if name == "a":

@@ -12,6 +12,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NARROW = {"viewport": {"width": 360, "height": 740}}
 TEXT = "# Title\n\n" + "\n\n".join(SAMPLES)
+# Each colour of code, a formula of either kind, and a footnote.
+TEXT += (
+    "\n\n```python\n@a\ndef f(x: int):  # c\n    return 'x', 1, True\n```\n\n```diff\n-a\n+b\n```\n\n"
+    "\\(x^2\\) and[^1]\n\n$$\\frac{a}{b}$$\n\n[^1]: A note.\n"
+)
+QUESTION = "# Why\n\n```js\nconst a = 1; // one\n```\n" + "\n".join(f"line {n}" for n in range(20))
+FILE = {"name": "a.py", "mimeType": "text/x-python", "buffer": b"x = 1"}
 
 
 async def check(page):
@@ -28,10 +35,13 @@ async def test_axe_finds_nothing(new_page, upstream, address, scheme, options):
     upstream.push(Answer.stream([TEXT]), gated(["a **b** ", "c"], 1), gated(["d"], 1))
     page = await new_page(color_scheme=scheme, **options)
     await page.open(address)
-    await check(page)  # empty
-    await page.ask()
+    await page.page.locator("#attach-file").set_input_files([FILE])
+    await expect(page.page.locator("#attached li")).to_have_count(1)
+    await check(page)  # empty, but for a file
+    await page.ask(QUESTION)
     await expect(page.answer()).to_have_attribute("data-state", "done")
-    await check(page)  # an answer with all that Markdown has
+    await expect(page.prose().locator("math")).to_have_count(2)
+    await check(page)  # a question and an answer with all that Markdown has
     await page.choose(2)
     await page.ask()
     await expect(page.prose()).to_contain_text("b")

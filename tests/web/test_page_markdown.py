@@ -4,6 +4,7 @@ import json
 
 import pytest
 import pytest_asyncio
+from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_kit import DOCUMENTS, INLINE_PIECES, PIECES, SAMPLES, actual, expected
@@ -78,20 +79,20 @@ async def test_any_text_cut_anywhere_makes_the_same(render, pieces, cuts):
 # What is said to be settled at a text's beginning reads the same, whatever comes after it.
 SETTLED = """
 async ([text, at]) => {
-    const { readInline, settledLength } = await import("/assets/inline.js");
-    const length = settledLength(text.slice(0, at));
+    const { readInline, settle } = await import("/assets/js/markdown/inline.js");
+    const settled = settle(text.slice(0, at));
     const plain = (nodes) => JSON.stringify(
         nodes.reduce((out, node) => {
             const { start, end, bracket, active, ...rest } = node;
             if (node.nodes) rest.nodes = plain(node.nodes);
             const last = out.at(-1);
             if (last?.type === "text" && rest.type === "text") last.text += rest.text;
-            else out.push({ ...rest, ...(rest.type === "text" ? { image: undefined } : {}) });
+            else out.push(rest);
             return out;
         }, []),
     );
-    const parts = [...readInline(text.slice(0, length)), ...readInline(text.slice(length))];
-    return { length, whole: plain(readInline(text)), parts: plain(parts) };
+    const parts = [...readInline(text, { to: settled.from }), ...readInline(text, settled)];
+    return { length: settled.from, whole: plain(readInline(text)), parts: plain(parts) };
 }
 """
 
@@ -194,3 +195,42 @@ async def test_what_a_reader_has_selected_stays_selected(page, address):
         }"""
     )
     assert selected.split() == ["paragraph.", "Second", "bold", "wor"]
+
+
+FORMULAS = [
+    r"\(a_1*b_2*c\)", r"\[ \frac{a}{b} \\ [x]_y \]", "$$\n\\sum_{i=1}^{n} x_i\n$$", "$a_1 * b_2 * c_1$", r"$\alpha$", "$$x^2$$",
+]  # fmt: skip
+
+
+async def test_formulas_keep_their_marks_and_backslashes(render):
+    """What is selected and copied can be given to a program that sets mathematics."""
+    for formula in FORMULAS:
+        text = f"Before *it* {formula} after _it_."
+        result = await render(text, "every")
+        assert not result["different"], text
+        shown = BeautifulSoup(result["whole"], "lxml")
+        assert [math.get_text() for math in shown.select("span.math")] == [formula]
+        assert [em.get_text() for em in shown.select("em")] == ["it", "it"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$5 and $10",
+        "a $ b $ c",
+        r"\(*a*",
+        r"\[*a*",
+        "$*a*",
+        "`$a$`",
+        r"\$a\$",
+        "$$",
+        r"\(\)",
+        r"\[\]",
+        "$ a$",
+    ],
+)
+async def test_what_is_no_formula(render, text):
+    result = await render(text, "every")
+    assert not result["different"]
+    assert "math" not in result["whole"]
+    assert actual(result["whole"]) == expected(text)

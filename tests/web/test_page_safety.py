@@ -65,6 +65,11 @@ ATTACKS = [
     '<noscript><p title="</noscript><img src=x onerror=window.pwned=1>">',
     "<scr\0ipt>window.pwned=1</scr\0ipt> \u202e<script>",
     'data: {"choices": []}\n\nevent: x\n\n: ping\n\nid: 9\r\ndata: [DONE]\n\n',
+    r"\(\href{javascript:window.pwned=1}{x}\) $\url{javascript:window.pwned=1}$ $\htmlData{x=y}{a}$",
+    r"$\text{<img src=x onerror=window.pwned=1>}$ $$<script>window.pwned=1</script>$$ $\text{</math><script>}$",
+    r"\(\style{background:url(http://evil.example)}{x}\) \(\class{tool}{x}\) \(\id{question}{x}\)",
+    r"\(\includegraphics{http://evil.example/x.png}\) $\color{red;background:url(http://evil.example)}{x}$",
+    r"$\def\a{\a\a}\a$ $\color[rgb]{1,2}{x}$ $\colorbox{url(http://evil.example)}{x}$ $\rule{99999em}{99999em}$",
     "__proto__ constructor &constructor; &toString; ```__proto__\nx\n```",
 ]  # fmt: skip
 
@@ -95,7 +100,9 @@ TAGS = [
     "TR",
     "TH",
     "TD",
+    "SUP",
 ]
+CODE = ("keyword", "meta", "text", "added", "number", "value", "call", "type", "comment", "removed")
 ATTRIBUTES = [
     "class",
     "href",
@@ -108,6 +115,7 @@ ATTRIBUTES = [
     "aria-label",
     "type",
     "scope",
+    "data-source",
 ]
 
 INSPECT = """
@@ -116,6 +124,7 @@ INSPECT = """
     [...element.attributes].map((one) => one.name),
     element.getAttribute("href"),
     element.getAttribute("class") ?? "",
+    element.getAttribute("style") ?? "",
 ])
 """
 
@@ -138,8 +147,28 @@ async (texts) => {
         }
         await frame();
     }
+    const { formulasSet } = await import("/assets/js/markdown/math.js");
+    await formulasSet();
 }
 """
+# Of what is within a formula.
+MATH = {
+    *(
+        "math",
+        "mrow",
+        "mi",
+        "mn",
+        "mo",
+        "mtext",
+        "mspace",
+        "mstyle",
+        "mpadded",
+        "mphantom",
+        "merror",
+    ),
+    *("msup", "msub", "msubsup", "mfrac", "msqrt", "mroot", "mover", "munder", "munderover"),
+    *("mtable", "mtr", "mtd", "menclose", "semantics", "annotation"),
+}
 
 
 class Watch:
@@ -155,7 +184,13 @@ class Watch:
 async def inspect(page):
     """No script has run, and there is nothing that could."""
     for root in await page.query_selector_all(".prose"):
-        for tag, attributes, href, classes in await root.evaluate(INSPECT):
+        for tag, attributes, href, classes, style in await root.evaluate(INSPECT):
+            if tag in MATH:
+                assert not {"href", "src", "id", "xlink:href", "actiontype"} & {*attributes}
+                assert not [name for name in attributes if name.startswith("on")]
+                assert "url(" not in style
+                assert "tool" not in classes
+                continue
             assert tag in TAGS, tag
             assert set(attributes) <= set(ATTRIBUTES), (tag, attributes)
             if tag == "A":
@@ -164,6 +199,8 @@ async def inspect(page):
             assert set(classes.split()) <= {
                 *("code", "code-head", "lang", "copy-code", "table", "loose", "picture"),
                 *("left", "right", "center", *(f"level-{n}" for n in range(1, 7))),
+                *(f"hl-{kind}" for kind in CODE),
+                *("math", "block", "note", "linked"),
             }
     assert await page.evaluate("window.pwned") is None
 
@@ -195,7 +232,7 @@ async def test_nothing_comes_alive_on_its_way_through_the_relay(new_page):
     ):
         await page.open(address)
         await page.ask("<img src=x onerror=window.pwned=1>")
-        await expect(page.answer()).to_have_attribute("data-state", "done", timeout=15_000)
+        await expect(page.answer()).to_have_attribute("data-state", "done", timeout=60_000)
         await inspect(page.page)
         shown = await page.page.locator(".question-text").inner_text()
         assert shown == "<img src=x onerror=window.pwned=1>"
@@ -227,14 +264,30 @@ async def test_the_page_has_its_policy_and_keeps_to_it(page, address):
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
     blocked = await page.page.evaluate(
         """() => new Promise((resolve) => {
             addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true });
+            document.body.setAttribute("style", "color: red");
+        })"""
+    )
+    assert blocked == "style-src-attr"
+    # What makes a script of a text gets none, and what makes HTML of one makes text of it.
+    shown = await page.page.evaluate(
+        """() => {
             const script = document.createElement("script");
             script.textContent = "window.pwned = 1";
             document.body.append(script);
-        })"""
+            const box = document.createElement("div");
+            box.innerHTML = "<b onclick='x()'>&amp;</b>";
+            let refused = false;
+            try {
+                script.src = "https://evil.example/x.js";
+            } catch (error) {
+                refused = error instanceof TypeError;
+            }
+            return [window.pwned ?? null, box.children.length, box.textContent, refused];
+        }"""
     )
-    assert blocked == "script-src-elem"
-    assert await page.page.evaluate("window.pwned") is None
+    assert shown == [None, 0, "<b onclick='x()'>&amp;</b>", True]
     page.problems.clear()  # the browser says that it blocked it

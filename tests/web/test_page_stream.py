@@ -6,6 +6,8 @@ import pytest
 from playwright.async_api import expect
 from web_kit import Page, Wire, gated, relay
 
+from konko_async.testing import Answer
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOKENS = [f"word{n} " for n in range(1, 11)]
@@ -99,8 +101,10 @@ async def test_a_cut_connection_is_taken_up_where_it_was(page, upstream, port):
         await expect(page.answer().locator(".status")).to_contain_text("Reconnecting")
         upstream.release()
         await upstream.wait_for_stall(3)
-        upstream.release()
         wire.up = True
+        await expect(page.answer().locator(".status")).to_have_text("Resumed")
+        await expect(page.page.locator("#live")).to_contain_text("The answer was resumed")
+        upstream.release()
         await expect(page.answer()).to_have_attribute("data-state", "done")
         await expect(page.prose()).to_have_text(TEXT)
         assert len(upstream.requests) == 1
@@ -206,10 +210,56 @@ async def test_a_reload_goes_on_with_the_answer(page, upstream, address, gone_on
     upstream.release()
     await expect(page.answer()).to_have_attribute("data-state", "done")
     await expect(page.prose()).to_have_text(TEXT)
-    await expect(page.page.locator(".question-text")).to_have_text("A *question*")
+    await expect(page.page.locator(".question-text")).to_have_text("A question")
     assert len(upstream.requests) == 1
     await page.page.reload()
     await expect(page.prose()).to_have_text(TEXT)
+
+
+# Say what a browser says when its page is hidden for a while, and comes back.
+HIDE_AND_SHOW = """
+(hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    const now = Date.now;
+    Date.now = () => now() + 60_000; // the device slept for a minute
+    document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+
+
+async def test_a_page_that_comes_back_into_view_looks_at_once(page, upstream):
+    """A phone freezes pages; their connections die unheard, and no timer of theirs runs."""
+    upstream.push(gated(TOKENS, 2))
+    async with (
+        relay(upstream.base_url) as (address, _),
+        Wire(int(address.rsplit(":", 1)[1].rstrip("/"))) as wire,
+    ):
+        await page.open(wire.address)
+        await page.ask()
+        await expect(page.prose()).to_have_text("word1 word2")
+        await upstream.wait_for_stall(1)
+        await page.page.evaluate(HIDE_AND_SHOW, True)
+        wire.freeze()  # what is open is dead, and nobody says so
+        upstream.release()
+        await page.page.evaluate(HIDE_AND_SHOW, False)
+        await expect(page.prose()).to_have_text(TEXT)
+        await expect(page.answer()).to_have_attribute("data-state", "done")
+        await page.page.close()
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_thoughts_are_shown_by_either_name(page, upstream, address, field):
+    deltas = [{field: "Rome or "}, {field: "Oslo, hm."}, {"content": "Oslo."}]
+    chunks = [
+        json.dumps({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        for delta in deltas
+    ]
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    upstream.push(Answer.events([*chunks, json.dumps(end), "[DONE]"]))
+    await page.open(address)
+    await page.ask()
+    await expect(page.prose()).to_have_text("Oslo.")
+    await expect(page.answer().locator(".thought-text")).to_have_text("Rome or Oslo, hm.")
 
 
 async def test_a_second_tab_shows_the_same_stream(page, upstream, address):

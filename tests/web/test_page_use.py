@@ -78,7 +78,7 @@ async def test_every_control_is_reached_by_tab_and_its_focus_is_seen(page, upstr
         seen.append(name)
         assert outline != "none", name
     wanted = ["Skip to the question", "picker-open", "New chat", "Settings", "Dark theme", "Edit"]
-    wanted += ["Live link", "link", "Copy this code", "Code", "Copy", "Retry", "question"]
+    wanted += ["Live link", "link", "Copy this code", "Code", "Copy", "Retry", "Attach", "question"]
     assert [name for name in seen if name in wanted] == wanted
 
 
@@ -142,7 +142,7 @@ async def test_retry_and_edit_of_the_last_question(page, upstream, address):
     await page.ask("Q3")
     await expect(page.prose()).to_have_text("last")
     await expect(page.page.locator(".turn")).to_have_count(2)
-    await expect(page.page.get_by_role("button", name="Edit")).to_have_count(1)
+    await expect(page.page.get_by_role("button", name="Edit")).to_have_count(2)
     asked = [[m["content"] for m in body["messages"]] for body in await bodies(upstream)]
     assert asked == [["Q1"], ["Q1"], ["Q2"], ["Q2", "other", "Q3"]]
 

@@ -17,7 +17,7 @@ from konko_async.relay.aiohttp_web import add_routes
 from konko_async.testing import Answer
 
 MODELS = ["maker/one", "maker/two", "maker/three", "maker/four"]
-PATIENCE = 10_000  # ms
+PATIENCE = 40_000  # ms
 _FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -45,7 +45,7 @@ async def browser():
 
 
 @contextlib.asynccontextmanager
-async def relay(base_url, *, models=MODELS, auth="open", **options):
+async def relay(base_url, *, models=MODELS, auth="open", page=True, **options):
     """Serve the page; yields its address and the service."""
     async with AsyncKonko("any-key", base_url, retry=None) as client:
         options = {"stats": True, "open_early": True, "hosts": ["127.0.0.1"], **options}
@@ -55,7 +55,7 @@ async def relay(base_url, *, models=MODELS, auth="open", **options):
             auth=auth,
             host="127.0.0.1",
             store=MemoryStore(),
-            page=True,
+            page=page,
         )
         app = web.Application()
         add_routes(app, service)
@@ -92,6 +92,7 @@ class Wire:
         self.up = True
         self.through = asyncio.Event()  # while it is clear, what the relay says does not arrive
         self.through.set()
+        self._streaming = {}  # the gates of connections that carry a stream, by their writer
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -101,7 +102,8 @@ class Wire:
 
     async def __aexit__(self, *_):
         self._server.close()
-        self.through.set()
+        for gate in (*self._streaming.values(), self.through):
+            gate.set()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
@@ -111,10 +113,29 @@ class Wire:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def freeze(self):
+        """Let what reads a stream hear nothing more, without an end; all else is cut."""
+        for writer in list(self._writers):
+            if writer not in self._streaming:
+                writer.transport.abort()
+        for gate in self._streaming.values():
+            gate.clear()
+
     def down(self):
         """Cut, and let no connection live until up again."""
         self.up = False
         self.cut()
+
+    def _gates(self, writer):
+        """What one connection waits for before it passes on what the relay said."""
+
+        def gates(data):
+            if b"text/event-stream" in data and writer not in self._streaming:
+                self._streaming[writer] = asyncio.Event()
+                self._streaming[writer].set()
+            return [self.through, *filter(None, [self._streaming.get(writer)])]
+
+        return gates
 
     async def _accept(self, reader, writer):
         self._tasks.add(asyncio.current_task())
@@ -129,7 +150,7 @@ class Wire:
             self._writers.add(there)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, there))
-                group.create_task(_copy(back, writer, self.through))
+                group.create_task(_copy(back, writer, self._gates(writer)))
         except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -139,9 +160,9 @@ class Wire:
                     one.transport.abort()
 
 
-async def _copy(reader, writer, gate=None):
+async def _copy(reader, writer, gates=None):
     while data := await reader.read(65536):
-        if gate is not None:
+        for gate in () if gates is None else gates(data):
             await gate.wait()
         writer.write(data)
         await writer.drain()

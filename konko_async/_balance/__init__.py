@@ -1,0 +1,1 @@
+"""Many servers, many keys: which endpoint each attempt goes to."""

@@ -1,0 +1,1 @@
+"""What every layer shares: requests and policies as values, configuration, secrets, deadlines."""

@@ -1,0 +1,1 @@
+"""The pipeline behind a client: endpoints, attempts, and many calls at once."""

@@ -1,0 +1,250 @@
+"""The innermost layer: one attempt, from the request to a decoded answer or an opened stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+from konko_async._core.deadline import Deadline, earliest
+from konko_async._core.pipeline import Request, Response
+from konko_async._http.error_responses import redirect_error, status_error
+from konko_async._http.hints import add_hint
+from konko_async._http.map_exceptions import FOREIGN, translate
+from konko_async._http.session import OpenResponse, Transport
+from konko_async.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    ConfigurationError,
+    ResponseDecodeError,
+)
+from konko_async.wire._base import Received
+
+__all__ = ["Exchange"]
+
+_ERROR_BODY = 64 * 1024
+_ERROR_PATIENCE = 5.0  # seconds of silence in the middle of an explanation; the status is known
+_FIRST_SUCCESS = 200
+_FIRST_ERROR = 300
+_FIRST_AFTER_REDIRECTS = 400
+
+
+class Exchange:
+    """Sends one attempt and reads its answer, within the attempt's deadlines.
+
+    Args:
+        transport: the pool.
+        max_body_bytes: cap of a whole answer, after decompression.
+        attempt_timeout: seconds for one attempt, or None.
+    """
+
+    __slots__ = ("_attempt_timeout", "_max_body", "_transport")
+
+    def __init__(
+        self, transport: Transport, *, max_body_bytes: int, attempt_timeout: float | None
+    ) -> None:
+        self._transport = transport
+        self._max_body = max_body_bytes
+        self._attempt_timeout = attempt_timeout
+
+    async def __call__(self, request: Request) -> Response:
+        """Return the answer: its body read and decoded, or its stream open at the first delta."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        request.call.doing = "waiting for the answer"
+        last = request.call.deadline
+        if self._attempt_timeout is not None:
+            last = earliest(last, started + self._attempt_timeout)
+        first_token = request.timeout.first_token
+        due = last if first_token is None else earliest(last, started + first_token)
+        answer: OpenResponse | None = None
+        try:
+            with Deadline(loop, due, last) as deadline:
+                answer = await self._transport.open(request)
+                try:
+                    if not _FIRST_SUCCESS <= answer.status < _FIRST_ERROR:
+                        await self._refuse(request, answer, deadline)
+                    if not request.stream:
+                        # A body that has come with its head, as most do, needs no coroutine.
+                        body = answer.at_hand(self._max_body)
+                        if body is None:
+                            body = await self._body(request, answer, deadline)
+                        return _decoded(request, answer, body, loop.time())
+                # A connection with an answer half read cannot go back to the pool.
+                except BaseException:
+                    answer.abort()
+                    raise
+            # From the head on, the deadlines of a stream are its reader's.
+            return await _opened(request, answer, due)
+        except APIError as error:
+            failure = self._shown(request, answer, error)
+            body = None  # a traceback that shows locals starts here, and this is as it was sent
+        except TimeoutError:
+            failure = _late(request, started)
+        try:
+            raise failure
+        finally:
+            del failure  # this frame would hold it, and its traceback this frame
+
+    async def replay(self, request: Request, answer: Any, body: bytes) -> Response:
+        """Return the response of an answer that was received before.
+
+        Args:
+            request: the call's.
+            answer: has the interface of an ``Answer``.
+            body: of it.
+
+        Raises:
+            APIError: it cannot be read.
+        """
+        if request.stream:
+            return await _opened(request, answer, None)
+        return _decoded(request, answer, body, asyncio.get_running_loop().time())
+
+    def _shown(self, request: Request, answer: OpenResponse | None, error: APIError) -> APIError:
+        """Return an error as the user may see it: with a hint, and without secrets."""
+        if answer is not None:
+            if not error.headers:
+                error.headers = {name.lower(): value for name, value in answer.headers.items()}
+            add_hint(error, answer.headers, self._transport.base_url(request))
+        return self._transport.redactor(request).error(error)
+
+    async def _refuse(self, request: Request, answer: OpenResponse, deadline: Deadline) -> NoReturn:
+        """Raise the error that an answer without a 2xx status stands for."""
+        if answer.status < _FIRST_SUCCESS:
+            raise APIConnectionError(
+                f"{answer.host} broke the HTTP protocol (status {answer.status})"
+            )
+        # The status is known: from here on the first-token deadline must not turn it into a
+        # timeout.
+        deadline.allow(None)
+        raise _refusal(answer, await _explanation(answer, request.timeout.idle))
+
+    async def _body(self, request: Request, answer: OpenResponse, deadline: Deadline) -> bytes:
+        """Read a whole body: at most so much, and never silent for longer than idle."""
+        # A list, whose parts are joined; or a file, which has no cap and is not in memory.
+        parts = _sink(request)
+        kept, size = isinstance(parts, list), 0
+        try:
+            while True:
+                try:
+                    # The head has come: from now on silence is bounded by idle, not by first_token.
+                    deadline.allow(request.timeout.idle)
+                    data = await answer.read()
+                except FOREIGN as error:
+                    failure = translate(error, answer.host)
+                    break
+                if not data:
+                    return _whole(answer, parts)
+                parts.append(data)
+                size += len(data)
+                if kept and size > self._max_body:
+                    raise ResponseDecodeError(
+                        f"the answer is longer than max_body_bytes ({self._max_body})",
+                        body=parts[0][:4096],
+                        offset=size,
+                        request_id=answer.request_id,
+                    )
+                if answer.at_eof:
+                    return _whole(answer, parts)
+        except OSError as error:
+            failure = ConfigurationError(f"the answer cannot be written: {error.strerror or error}")
+        finally:
+            if not kept:
+                parts.close()
+        if isinstance(failure, APIError):
+            failure.request_id = answer.request_id
+        try:
+            raise failure
+        finally:
+            del failure  # this frame would hold it, and its traceback this frame
+
+
+def _sink(request: Request) -> Any:
+    """Return what takes the parts of a body.
+
+    Raises:
+        ConfigurationError: it is a file, and cannot be opened.
+    """
+    try:
+        return request.operation.sink(request.params)
+    except OSError as error:
+        problem = f"the answer cannot be written: {error.strerror or error}"
+    raise ConfigurationError(problem)
+
+
+def _whole(answer: OpenResponse, parts: Any) -> bytes:
+    answer.release()
+    if not isinstance(parts, list):  # it is where it belongs already
+        return b""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _opened(request: Request, answer: OpenResponse, due: float | None) -> Response:
+    """Return the response of a stream that has had its first delta.
+
+    Until then the attempt may be repeated. A failure in one read with the first delta comes after
+    it, as if they came apart.
+    """
+    response = Response(answer.status, answer.headers, answer.request_id)
+    reader = response.stream = request.operation.open_stream(request, answer, response, due)
+    try:
+        while not reader.accumulated.has_delta and await reader.fill():
+            pass
+    except BaseException:
+        reader.close("error")
+        raise
+    response.first_token_at = asyncio.get_running_loop().time()
+    # Until the caller has it: middleware that drops it would leave the connection open.
+    request.call.open_responses.append(response)
+    return response
+
+
+def _decoded(request: Request, answer: OpenResponse, body: bytes, now: float) -> Response:
+    """Return the response of a whole answer."""
+    response = Response(answer.status, answer.headers, answer.request_id)
+    try:
+        response.result = request.operation.decode(body, answer, request.params)
+    except APIError as error:
+        error.request_id = answer.request_id
+        raise
+    result = response.result
+    raw = getattr(result, "_raw", None)
+    if raw is not None:  # the head goes with the JSON
+        result._raw = Received(raw, answer.headers, answer.redactor)  # noqa: SLF001 - Wire's slot
+    response.first_token_at = now
+    # A whole answer has ended here: the layers outside see it closed, and settle at once.
+    response.finish("ok", getattr(result, "usage", None))
+    return response
+
+
+async def _explanation(answer: OpenResponse, idle: float | None) -> bytes:
+    """Read the body of an error answer, up to 64 KiB of it and for a few seconds."""
+    body = b""
+    try:
+        async with asyncio.timeout(earliest(idle, _ERROR_PATIENCE)):
+            while len(body) < _ERROR_BODY and (data := await answer.read()):
+                body += data
+    except (TimeoutError, *FOREIGN):
+        pass  # what was read of the explanation has to do
+    if answer.at_eof:
+        answer.release()
+    else:
+        answer.abort()
+    return body[:_ERROR_BODY]
+
+
+def _refusal(answer: OpenResponse, body: bytes) -> APIError:
+    if answer.status < _FIRST_AFTER_REDIRECTS:
+        return redirect_error(answer.status, answer.headers, answer.request_id)
+    return status_error(answer.status, answer.headers, body, answer.request_id)
+
+
+def _late(request: Request, started: float) -> APITimeoutError:
+    now = asyncio.get_running_loop().time()
+    deadline = request.call.deadline
+    after = f"after {now - started:.3g} s of this attempt"
+    if deadline is not None and now >= deadline:
+        return APITimeoutError(f"the call's total timeout passed {after}", phase="total")
+    what = "no first token came" if request.stream else "no whole answer came"
+    return APITimeoutError(f"{what} {after}", phase="first_token")

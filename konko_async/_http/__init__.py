@@ -1,0 +1,1 @@
+"""Everything that touches aiohttp: sessions, connections, and failures mapped to our errors."""

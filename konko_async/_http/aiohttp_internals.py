@@ -1,0 +1,587 @@
+"""Everything that rests on aiohttp's insides: the only module that touches its private names.
+
+aiohttp's client works through all that a request may have: forms, cookies, redirects, uploads in a
+task of their own. Ours are bytes and a few headers, known beforehand. So requests are written to,
+and answers read from, the connections of aiohttp's connector directly: its pool, resolver, happy
+eyeballs, TLS and parser stay, and its ``ClientSession`` is left out (31 µs instead of 106 µs for a
+whole answer, 11 µs instead of 17 µs for a chunk of a stream).
+
+aiohttp may change what this rests on in any release, so no version number is trusted:
+:func:`probe` tries all of it once per process. What it does not recognise is left to aiohttp's own
+way, with one warning in the log. ``KONKO_ASYNC_FAST_PATH=0`` chooses aiohttp's own way.
+"""
+
+# ruff: noqa: SLF001 - private names of aiohttp and asyncio are what this module is for
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp import StreamReader, client_proto, client_reqrep
+from aiohttp.http_exceptions import HttpProcessingError
+
+if TYPE_CHECKING:
+    # Where a future aiohttp has no such class, only the probe fails, not the import of this module.
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from yarl import URL
+else:
+    ResponseHandler = getattr(client_proto, "ResponseHandler", asyncio.Protocol)
+
+__all__ = [
+    "MAX_FIELDS", "MAX_FIELD_SIZE", "Body", "Destination", "HookedConnector", "Known", "close",
+    "count", "fast_path_wanted", "is_patched", "is_recorded", "middlewares_of", "probe", "send",
+    "silence", "take_idle", "unread",
+]  # fmt: skip
+
+_log = logging.getLogger("konko_async.http")
+
+MAX_FIELD_SIZE: Final = 64 * 1024
+"""Bytes of one header's name or value, or of the status line; aiohttp's own limit is 8190."""
+MAX_FIELDS: Final = 500
+"""Headers of one answer; aiohttp's own limit is 128 (before 3.14 it has none)."""
+
+_READ_SIZE: Final = 2**16  # bytes after which a reader that does not read is paused: twice this
+_BYTES: Final = 33  # what an object of bytes weighs beside its data (sys.getsizeof(b""))
+_SWITCHING_PROTOCOLS: Final = 101
+_FIRST_STATUS: Final = 100
+_FIRST_FINAL: Final = 200
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # connecting is bounded by the connector
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+class Destination:
+    """Where a request goes, with the attributes that a connector asks a request for.
+
+    Attributes:
+        name: host, and port if it is not the scheme's own, for messages.
+        url: the whole address.
+        start: the rest of the request line and the Host header, which comes first (RFC 9110, 7.2).
+    """
+
+    __slots__ = (
+        "connection_key", "host", "name", "port", "proxy", "proxy_auth", "proxy_headers",
+        "server_hostname", "ssl", "start", "url",
+    )  # fmt: skip
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.host = url.raw_host or ""
+        self.name = url.host_port_subcomponent or ""
+        self.port = url.port
+        self.ssl = True  # verified, by the connector's own context
+        self.proxy = self.proxy_auth = self.proxy_headers = self.server_hostname = None
+        self.start = f" {url.raw_path_qs} HTTP/1.1\r\nHost: {self.name}\r\n".encode()
+        # As aiohttp's own requests have it, so that both ways share one pool.
+        self.connection_key: Any = client_reqrep.ConnectionKey(
+            self.host, self.port, url.scheme == "https", True, None, None, None
+        )
+
+    def is_ssl(self) -> bool:
+        """Whether the connection is to be TLS."""
+        return bool(self.connection_key.is_ssl)
+
+
+class _Protocol(ResponseHandler):
+    """A connection that reports its loss to whoever reads a body, and feeds a body without detours.
+
+    aiohttp forgets to report it in two cases, and the reader waits forever: where the body breaks
+    HTTP's rules after the head was read (a chunk's size that is no number, in its C parser), and
+    where the session is closed meanwhile.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what was read: while a body of ours is open, only its parser needs to see it."""
+        payload = self._payload
+        if type(payload) is not Body or payload._eof:
+            super().data_received(data)
+            return
+        try:
+            messages, _, _ = self._parser.feed_data(data)  # type: ignore[union-attr]  # a body is open
+        except Exception as error:  # noqa: BLE001 - whatever a parser raises, as aiohttp does
+            if self.transport is not None:
+                self.transport.close()
+            self.set_exception(
+                HttpProcessingError(message=str(getattr(error, "message", ""))), error
+            )
+            return
+        if messages:  # another answer, which nobody asked for: the connection must not be reused
+            self.force_close()
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Take the failure to the body as well."""
+        self._report(exc)
+        super().set_exception(exc, *cause)
+
+    def close(self) -> None:
+        """Close the connection, and report that to the body."""
+        self._report(aiohttp.ClientConnectionError("closed"))
+        super().close()
+
+    def abort(self) -> None:
+        """Close the connection at once, and report that to the body."""
+        self._report(aiohttp.ClientConnectionError("closed"))
+        super().abort()
+
+    def _report(self, error: BaseException) -> None:
+        """Give an error to the body, unless that has ended or has one already."""
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(error)
+
+
+Connect = Callable[[], Awaitable[Any]]
+
+
+class HookedConnector(aiohttp.TCPConnector):
+    """A connector whose new connections are made through :meth:`make`; pooled ones cost nothing.
+
+    Args:
+        loop: the running loop.
+        **options: of ``aiohttp.TCPConnector``.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: Any = functools.partial(_Protocol, loop=loop)
+
+    async def _create_connection(
+        self,
+        req: Any,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Any:
+        connect = functools.partial(super()._create_connection, req, traces, timeout)
+        return await self.make((req.url.raw_host, req.url.port), connect)
+
+    async def make(self, address: tuple[str | None, int | None], connect: Connect) -> Any:
+        """Make a connection to a host and port: ``await connect()``."""
+        raise NotImplementedError
+
+
+async def send(
+    connector: aiohttp.BaseConnector,
+    to: Destination,
+    write: Callable[[asyncio.WriteTransport], None],
+) -> tuple[Any, Any, Connection]:
+    """Write a request to a connection, new or pooled, and return the head of its answer.
+
+    Args:
+        connector: the pool.
+        to: where to.
+        write: writes the request, head and body. Its ``repr`` must not show them: it is a local
+            variable of this frame, which a traceback may show.
+
+    Returns:
+        The head (``code``, ``headers``), the body, and the connection, which goes back to the pool
+        by itself when the body has come to its end, or is closed by :func:`close`.
+
+    Raises:
+        Exception: whatever aiohttp raises while it connects and reads.
+    """
+    request_like: Any = to
+    connection = await connector.connect(request_like, [], _NO_TIMEOUT)
+    try:
+        protocol = connection.protocol
+        transport = None if protocol is None else protocol.transport
+        if protocol is None or transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError  # noqa: TRY301 - closed as for what others raise
+        protocol.set_response_params(**_READ_PARAMS)
+        write(transport)
+        head, body = await protocol.read()
+        # 103 Early Hints and the like come before the answer; 101 would be one, of its own kind.
+        while _FIRST_STATUS <= head.code < _FIRST_FINAL and head.code != _SWITCHING_PROTOCOLS:
+            head, body = await protocol.read()
+    except BaseException:
+        connection.close()
+        raise
+    Body.take_over(body)
+    body.on_eof(connection.release)
+    return head, body, connection
+
+
+def close(connection: Connection) -> None:
+    """Close a connection; one whose loop is gone is closed with its pool (see :func:`silence`)."""
+    protocol = connection.protocol
+    if protocol is not None and not protocol._loop.is_closed():
+        connection.close()
+
+
+def _read_params() -> dict[str, Any]:
+    """Return how answers are to be parsed, by the parameters that this version of aiohttp has."""
+    wanted = {
+        "read_until_eof": True,
+        "auto_decompress": True,
+        "read_bufsize": _READ_SIZE,
+        "max_line_size": MAX_FIELD_SIZE,
+        "max_field_size": MAX_FIELD_SIZE,
+        "max_headers": MAX_FIELDS,  # since 3.14
+    }
+    known = _parameters(getattr(ResponseHandler, "set_response_params", None))
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def _parameters(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+_READ_PARAMS: Final = _read_params()
+
+
+# -- bodies ----------------------------------------------------------------------------------------
+
+
+class Body(StreamReader):
+    """A body between aiohttp's parser and one reader, who takes all that there is.
+
+    What arrives while the reader waits goes straight to it, by way of no buffer.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def take_over(cls, content: StreamReader) -> None:
+        """Make a reader of aiohttp's one of these; a body that was empty from the start stays."""
+        if type(content) is StreamReader:
+            content.__class__ = cls
+            buffer: Any = list(content._buffer)  # an empty deque takes 0.7 kB of each open stream
+            content._buffer = buffer
+            content._http_chunk_splits = None
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:  # noqa: ARG002 - aiohttp's signature
+        """Take in bytes from the parser."""
+        if data:
+            length = len(data)
+            self.total_bytes += length
+            waiter: Any = self._waiter  # aiohttp's own gives nothing
+            if waiter is not None:
+                self._waiter = None
+                if not waiter.done():  # straight to the reader, which nothing has to overtake
+                    waiter.set_result(data)
+                    return False
+            self._buffer.append(data)
+            # Counted with their objects: 100,000 chunks of a byte weigh 3 MB, not 0.1.
+            self._size += length + _BYTES
+            if self._size > self._high_water:
+                self._protocol.pause_reading()
+        return False
+
+    def begin_http_chunk_receiving(self) -> None:
+        """Do nothing."""
+
+    def end_http_chunk_receiving(self) -> None:
+        """Do nothing."""
+
+    async def readany(self) -> bytes:
+        """Return all that has come, once something has; nothing at the end.
+
+        Raises:
+            Exception: what was put in by ``set_exception``, before what had come until then.
+        """
+        while not self._buffer and not self._eof and self._exception is None:
+            if self._protocol.transport is None:
+                raise RuntimeError("Connection closed.")
+            waiter: Any = self._loop.create_future()
+            self._waiter = waiter
+            try:
+                data: bytes | None = await waiter
+            except BaseException:
+                self._waiter = None
+                # Cancelled between the arrival and the turn of its task: the next read has it.
+                failed = not waiter.done() or waiter.cancelled() or waiter.exception() is not None
+                if not failed and waiter.result() is not None:
+                    self._buffer.insert(0, waiter.result())
+                    self._size += len(self._buffer[0]) + _BYTES
+                del waiter  # it may hold data, and a traceback may show this frame's locals
+                raise
+            if data is not None:
+                if not self._buffer:
+                    return data
+                self._buffer.insert(0, data)  # more has come since
+                data = None
+        return self.read_nowait()
+
+    def read_nowait(self, n: int = -1) -> bytes:  # noqa: ARG002 - aiohttp's signature
+        """Return all that has come, which may be nothing; ``n`` has no meaning here.
+
+        Raises:
+            Exception: as for :meth:`readany`.
+        """
+        if self._exception is not None:
+            raise self._exception
+        buffer = self._buffer
+        data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
+        buffer.clear()
+        self._size = 0
+        # At the end aiohttp has resumed, and the next call may have paused.
+        if self._protocol._reading_paused and not self._eof:
+            self._protocol.resume_reading()  # which may bring more at once
+        return data
+
+
+def unread(content: StreamReader) -> bytes:
+    """Take what had arrived before a read failed; aiohttp gives the failure out first."""
+    buffer = getattr(content, "_buffer", None) or []
+    data = b"".join(buffer)
+    buffer.clear()
+    return data
+
+
+# -- pools -----------------------------------------------------------------------------------------
+
+
+def count(connector: aiohttp.BaseConnector) -> tuple[int, int]:
+    """Return how many connections carry a call (or are being made for one), and how many idle."""
+    idle = sum(protocol.is_connected() for protocol in _idle(connector))
+    return len(getattr(connector, "_acquired", ())), idle
+
+
+def _idle(connector: aiohttp.BaseConnector) -> list[Any]:
+    pools = getattr(connector, "_conns", {}).values()
+    return [protocol for entries in pools for protocol, *_ in entries]
+
+
+def take_idle(connector: Any) -> list[Any]:
+    """Take the idle connections out of a connector that nobody owns any more, to be closed.
+
+    Those that carry a call are closed when it ends, instead of going back to the pool.
+    """
+    connector._force_close = True
+    protocols = _idle(connector)
+    getattr(connector, "_conns", {}).clear()
+    return protocols
+
+
+def silence(connector: aiohttp.BaseConnector, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close the connector of a loop that does not run: nothing can be closed through the loop.
+
+    Args:
+        connector: of the session that is given up.
+        loop: the loop; None after a fork. Its sockets then belong to the parent, which goes on
+            talking through them: closing the copies here says nothing to the peer.
+    """
+    for protocol in (*_idle(connector), *getattr(connector, "_acquired", ())):
+        _drop(getattr(protocol, "transport", None), loop)
+    _forget(connector)
+
+
+def _forget(connector: Any) -> None:
+    for name in ("_conns", "_acquired"):
+        getattr(connector, name, set()).clear()
+    connector._closed = True  # nothing warns of an unclosed connector now
+
+
+def _drop(transport: Any, loop: Any) -> None:
+    """Close the socket below a transport of asyncio's whose loop no longer runs."""
+    if transport is None:
+        return
+    tls = getattr(transport, "_ssl_protocol", None)
+    if tls is not None:
+        transport._closed = True  # keeps its finaliser silent
+    below = transport if tls is None else tls._transport
+    raw = getattr(below, "_sock", None)
+    if raw is None:  # uvloop closes its own with the loop
+        return
+    if loop is not None and not loop.is_closed():
+        # A loop that only rests must not meet another socket under this number later. The public
+        # remove_reader() refuses the sockets of transports.
+        loop._remove_reader(raw.fileno())
+        loop._remove_writer(raw.fileno())
+    raw.close()
+    below._closing = True  # the loop asks, before it gives out this number again
+    below._sock = None  # keeps its finaliser silent
+
+
+# -- what is relied on -----------------------------------------------------------------------------
+
+
+class Known:
+    """What of the installed aiohttp was recognised.
+
+    Attributes:
+        connector: whether new connections can be bounded and timed by :class:`HookedConnector`.
+        channel: whether requests can be sent by :func:`send`.
+        missing: what was not recognised, in words; empty if all was.
+    """
+
+    __slots__ = ("channel", "connector", "missing")
+
+    def __init__(self, connector: str | None, channel: str | None) -> None:
+        self.connector = connector is None
+        self.channel = connector is None and channel is None
+        self.missing = "; ".join(filter(None, (connector, channel)))
+
+
+# The names that each method which is overridden here refers to in the versions it was written for,
+# 3.12.15 to 3.14.5. One that refers to another has learned to do something that ours does not do.
+_OVERRIDDEN: Final[dict[str, str]] = {
+    "ResponseHandler.data_received": (
+        "BaseException EMPTY_BODY_STATUS_CODES EMPTY_PAYLOAD Exception HttpProcessingError "
+        "_buffer_paused _data_received_cb _drop_timeout _parser _pause_reading_for_buffer _payload "
+        "_payload_parser _payload_parser_failed _read_bufsize _reschedule_timeout _should_close "
+        "_skip_payload _tail _upgraded close code data_received feed_data headers isinstance len "
+        "message on_eof set_exception should_close transport"
+    ),
+    "ResponseHandler.set_exception": "_drop_timeout _should_close set_exception super",
+    "ResponseHandler.close": "_drop_timeout _exception _payload close transport",
+    "ResponseHandler.abort": "_drop_timeout _exception _payload abort transport",
+    "StreamReader.feed_data": (
+        "_buffer _eof _high_water _protocol _reading_paused _size _waiter append len pause_reading "
+        "set_result total_bytes"
+    ),
+    "StreamReader.read_nowait": "RuntimeError _exception _read_nowait _waiter done",
+    "StreamReader.readany": "_buffer _eof _exception _read_nowait _wait",
+    "StreamReader.begin_http_chunk_receiving": (
+        "RuntimeError _http_chunk_splits collections deque total_bytes"
+    ),
+    "StreamReader.end_http_chunk_receiving": (
+        "RuntimeError _high_water_chunks _http_chunk_splits _protocol _reading_paused _waiter "
+        "append len pause_reading set_result total_bytes"
+    ),
+}
+_SIGNATURES: Final = {
+    "_create_connection": ["self", "req", "traces", "timeout"],
+    "connect": ["self", "req", "traces", "timeout"],
+}
+_KEY_FIELDS: Final = (
+    "host", "port", "is_ssl", "ssl", "proxy", "proxy_auth", "proxy_headers_hash",
+)  # fmt: skip
+
+
+def fast_path_wanted() -> bool:
+    """Whether ``KONKO_ASYNC_FAST_PATH`` lets requests leave aiohttp's own way."""
+    return os.environ.get("KONKO_ASYNC_FAST_PATH", "1").strip().lower() not in {"0", "false", "no"}
+
+
+_SESSION_REQUEST: Final = aiohttp.ClientSession._request
+
+
+def is_patched() -> bool:
+    """Whether somebody put himself between aiohttp's client and its callers, as aioresponses does.
+
+    Tests of applications do so; the direct way would send past their doubles.
+    """
+    return aiohttp.ClientSession._request is not _SESSION_REQUEST
+
+
+def is_recorded() -> bool:
+    """Whether vcrpy stands there, which writes requests down in files."""
+    home = getattr(aiohttp.ClientSession._request, "__globals__", {}).get("__name__", "")
+    return str(home).startswith("vcr.")
+
+
+def middlewares_of(session: aiohttp.ClientSession) -> tuple[Any, ...]:
+    """Return the middlewares of a session, in whose place those of a request stand."""
+    return tuple(getattr(session, "_middlewares", ()))
+
+
+@functools.cache
+def probe() -> Known:
+    """Try what this module rests on, once per process; what is not recognised is logged, once."""
+    known = Known(_reason(_try_connector), _reason(_try_channel))
+    if known.missing:
+        _log.warning(
+            "aiohttp %s is not one that konko_async knows the insides of (%s): requests go through "
+            "its ClientSession, which is right but takes more CPU. KONKO_ASYNC_FAST_PATH=0 chooses "
+            "that without this warning",
+            aiohttp.__version__,
+            known.missing,
+        )
+    return known
+
+
+def _reason(check: Callable[[], None]) -> str | None:
+    """Return why a check failed, whatever it raised: no change of aiohttp's may break a client."""
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - as the docstring says
+        return f"{type(error).__name__}: {error}"[:300]
+    return None
+
+
+def _require(fact: object, what: str) -> None:
+    if not fact:
+        raise LookupError(what)
+
+
+def _try_connector() -> None:
+    for name, expected in _SIGNATURES.items():
+        found = _parameters(getattr(aiohttp.TCPConnector, name, None))
+        _require(found == expected, f"TCPConnector.{name}({', '.join(found)})")
+    for name in ("_conns", "_acquired", "_factory", "_closed", "_force_close"):
+        source = (aiohttp.BaseConnector.__init__.__code__, aiohttp.TCPConnector.__init__.__code__)
+        _require(any(name in code.co_names for code in source), f"no TCPConnector.{name}")
+
+
+def _try_channel() -> None:
+    for path, expected in _OVERRIDDEN.items():
+        owner, _, method = path.partition(".")
+        kind: Any = ResponseHandler if owner == "ResponseHandler" else StreamReader
+        unknown = set(getattr(kind, method).__code__.co_names) - set(expected.split())
+        _require(not unknown, f"{path} refers to {', '.join(sorted(unknown))}")
+    fields = client_reqrep.ConnectionKey._fields[: len(_KEY_FIELDS)]
+    _require(fields == _KEY_FIELDS, f"ConnectionKey({', '.join(fields)})")
+    _require(len(_READ_PARAMS) >= len(("all", "but", "max_headers", "of", "6")), "no size limits")
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        _try_answer(loop)
+
+
+class _NoTransport(asyncio.Transport):
+    """What a protocol is connected to while it is tried."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def _try_answer(loop: asyncio.AbstractEventLoop) -> None:
+    """Read an answer in pieces off a transport that is none: heads, chunks, pause, end, reuse."""
+    protocol = _Protocol(loop)
+    protocol.connection_made(_NoTransport())
+    protocol.set_response_params(**_READ_PARAMS)
+    protocol.data_received(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    protocol.data_received(b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    codes = []
+    while _FIRST_FINAL not in codes:
+        head, content = _result_of(protocol.read())
+        codes.append(head.code)
+    _require(codes == [100, 200], f"heads of {codes}")
+    _require(head.headers.get("transfer-encoding") == "chunked", "headers of a head")
+    _require(protocol.should_close, "an open body keeps its connection out of the pool")
+    ended: list[bool] = []
+    content.on_eof(lambda: ended.append(True))
+    Body.take_over(content)
+    _require(type(content) is Body, "StreamReader cannot be taken over")
+    protocol.data_received(b"3\r\nc\r\n\r\n1\r\n")
+    _require(_result_of(content.readany()) == b"abc\r\n", "pieces of a body")
+    protocol.data_received(b"d\r\n0\r\n\r\n")
+    _require(content.is_eof() and ended == [True], "the end of a body")
+    _require(content.read_nowait() == b"d" and content.at_eof(), "the last piece of a body")
+    _require(content.total_bytes == len(b"abc\r\nd"), "the length of a body")
+    _require(not protocol.should_close, "a connection that can be used again")
+    protocol.close()
+
+
+def _result_of(coroutine: Any) -> Any:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise LookupError("it waits")

@@ -1,0 +1,569 @@
+"""The session pool: sends requests and hands out their answers.
+
+One pool per client and event loop, made on first use. Requests go over its connections directly
+(see :mod:`~konko_async._http.aiohttp_internals`). aiohttp's ``ClientSession`` is for what is out of
+the ordinary: large bodies, a session of the user's, a proxy, an aiohttp that is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import weakref
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDict, istr
+from yarl import URL
+
+from konko_async._core.key_source import KeySource
+from konko_async._core.redaction import Redactor, SecretsInUse, secrets_in
+from konko_async._core.secret import Secret, masked
+from konko_async._http.aiohttp_internals import (
+    MAX_FIELD_SIZE,
+    MAX_FIELDS,
+    Body,
+    Destination,
+    close,
+    count,
+    fast_path_wanted,
+    is_patched,
+    is_recorded,
+    middlewares_of,
+    probe,
+    send,
+    silence,
+    unread,
+)
+from konko_async._http.connector import (
+    Connecting,
+    Connector,
+    connecting,
+    dropped,
+    notice_loss,
+    socket_options,
+)
+from konko_async._http.map_exceptions import FOREIGN, translate
+from konko_async._http.multipart import LARGE, payload
+from konko_async._http.recording import as_plain_text, without_keys
+from konko_async._version import __version__
+from konko_async.errors import ConfigurationError, KonkoError
+
+if TYPE_CHECKING:
+    from konko_async._core.config import Settings
+    from konko_async._core.pipeline import Request, Target
+    from konko_async._http.write_batcher import WriteBatcher
+
+__all__ = ["OpenResponse", "Transport"]
+
+_STALE = 3  # pooled connections that one attempt may find closed under it
+_CLOSED_UNDER_US = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+# Names that know their lower case: each copy of the headers asks for it.
+_IDEMPOTENCY_KEY = istr("Idempotency-Key")
+_OPENAI_KEY = istr("X-OpenAI-Api-Key")
+_REQUEST_ID = istr("x-request-id")
+_UNAUTHORIZED = 401
+# Headers that say how a request is to be sent: where one of them is given, aiohttp has to do it.
+_SPECIAL = frozenset(
+    {"connection", "content-encoding", "content-length", "expect", "host", "transfer-encoding"}
+)
+_BREAKS = re.compile(r"[\r\n\0]")
+_URL_SAFE = "!#$%&'()*+,-./:;=?@[]_~"  # RFC 3986; with "%", as some is escaped already
+
+
+class OpenResponse:
+    """An answer whose head has arrived.
+
+    Attributes:
+        status: HTTP status.
+        headers: case-insensitive.
+        request_id: ``x-request-id``, or None.
+        host: the server's name (and port), for messages.
+        content: the body.
+        read: coroutine function; the bytes that are there, ``b""`` at the end of the body. Raises
+            one of :data:`FOREIGN`, to be given to :func:`translate`.
+        redactor: masks the secrets of the request that is answered.
+    """
+
+    __slots__ = ("_held", "content", "headers", "host", "read", "redactor", "request_id", "status")
+
+    def __init__(self, head: Any, body: Any, held: Any, host: str, redactor: Redactor) -> None:
+        self._held = held  # what has release() and close(): a connection of ours
+        self.status: int = head.code
+        self.headers: Mapping[str, str] = head.headers
+        self.redactor = redactor
+        request_id = self.headers.get(_REQUEST_ID)
+        self.request_id = None if request_id is None else redactor.text(request_id)
+        self.host = host
+        self.content = body
+        self.read = body.readany
+
+    def at_hand(self, limit: int) -> bytes | None:
+        """Return the body and let go of the connection, if all of it has come with its head.
+
+        Args:
+            limit: bytes that it may have.
+        """
+        content = self.content
+        if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
+            return None
+        body: bytes = content.read_nowait()
+        self.release()
+        return body
+
+    def leftover(self) -> bytes:
+        """Return what had arrived before ``read`` failed; aiohttp gives the failure out first."""
+        return unread(self.content)
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether the body has been read to its end."""
+        return bool(self.content.at_eof())
+
+    @property
+    def received_all(self) -> bool:
+        """Whether the body's end has arrived, though it may not have been read yet."""
+        return bool(self.content.is_eof())
+
+    def interrupt(self, error: Exception) -> None:
+        """Make the pending (or next) ``read`` raise ``error``."""
+        self.content.set_exception(error)
+
+    def release(self) -> None:
+        """Give the connection back to the pool; the body must have been read."""
+        self._held.release()
+
+    def abort(self) -> None:
+        """Close the connection: the server sees that nobody listens any more."""
+        self._give_up()
+        close(self._held)
+
+    def _give_up(self) -> None:
+        if self.content.exception() is None:
+            # Else aiohttp puts in one exception that all share, whose traceback keeps us alive.
+            self.content.set_exception(KonkoError("the answer was given up"))
+
+
+class _SessionAnswer(OpenResponse):
+    """An answer that came through aiohttp's ``ClientSession``."""
+
+    __slots__ = ()
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str, redactor: Redactor) -> None:
+        head = _Head(response.status, response.headers)
+        super().__init__(head, response.content, response, host, redactor)
+
+    def release(self) -> None:
+        """Give the connection back to the pool; the body must have been read."""
+        if not self._held.closed:  # aiohttp has done it at the end of the body
+            self._held.release()
+
+    def abort(self) -> None:
+        """Close the connection: the server sees that nobody listens any more."""
+        self._give_up()
+        self._held.close()
+
+
+class _Head:
+    """What aiohttp's own head of an answer is named."""
+
+    __slots__ = ("code", "headers")
+
+    def __init__(self, code: int, headers: Mapping[str, str]) -> None:
+        self.code = code
+        self.headers = headers
+
+
+class Transport:
+    """The pool of one client and its copies.
+
+    Args:
+        settings: where requests go.
+        session: the user's own session, which is then never closed here, or None.
+        secrets: what the client knows to be secret, shared by its pools; None: this one's only.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        secrets: SecretsInUse | None = None,
+    ) -> None:
+        self.settings = settings
+        self.closed = False
+        self._own = session is None
+        self._session = session
+        self._watch: weakref.finalize[..., Transport] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._places: dict[str, Destination] = {}
+        self._hooked = self._direct = False  # decided when a session is made
+        self.secrets = secrets or SecretsInUse()
+        self.secrets.put(self, _secrets_of(settings))
+        key = settings.api_key
+        self._source = key if isinstance(key, KeySource) else None
+        self._key: Secret | None = None
+        self._use_key(key if isinstance(key, Secret) else None)
+        # connect is bounded in Connector, and everything else by the layers above.
+        self._timeout = aiohttp.ClientTimeout(total=None)
+
+    def _use_key(self, key: Secret | None) -> None:
+        """Prepare the headers that most requests have."""
+        settings = self.settings
+        self._key = key
+        self._headers = _base_headers(key, settings.openai_api_key, settings.headers)
+        self._encoded = (_encoded(self._headers), _encoded(_for_stream(self._headers)))
+        self._names = frozenset(map(str.lower, self._headers))
+        self._plain = _is_plain(self._headers)
+
+    def open(self, request: Request) -> Coroutine[Any, Any, OpenResponse]:
+        """Send a request and return its answer once the head has arrived.
+
+        Raises:
+            APIConnectionError: no usable answer.
+            APITimeoutError: no connection in time (phase ``connect``).
+            ConfigurationError: no key could be obtained.
+        """
+        return self._open(request) if self._source is None else self._open_with_source(request)
+
+    async def _open_with_source(self, request: Request) -> OpenResponse:
+        """Obtain the key first; if the server does not accept it, obtain another, once."""
+        target, source = request.target, self._source
+        if source is None or (target is not None and (target.base_url or target.api_key)):
+            return await self._open(request)
+        await self._renew(source)
+        used = self._key
+        answer = await self._open(request)
+        if answer.status == _UNAUTHORIZED:
+            await self._renew(source, used)
+            if self._key is not used:
+                answer.abort()
+                answer = await self._open(request)
+        return answer
+
+    async def _renew(self, source: KeySource, refused: Secret | None = None) -> None:
+        key = await source.secret(refused)
+        if key is not self._key and (self._key is refused or refused is None):
+            # The one before may still be on its way, and come back in an answer.
+            keys = [known.header() for known in (key, self._key) if known is not None]
+            self.secrets.put(self, [*_secrets_of(self.settings), *keys])
+            self._use_key(key)
+
+    async def _open(self, request: Request) -> OpenResponse:
+        session = self._live_session()
+        wanted = Connecting(request.call, request.timeout.connect)
+        token = connecting.set(wanted)
+        place = self._place(request)
+        try:
+            for stale in range(_STALE + 1):
+                try:
+                    return await self._send(session, request, place)
+                except _CLOSED_UNDER_US as error:
+                    if stale == _STALE or not self._own or wanted.seconds is not None:
+                        failure = translate(error, place.name)
+                        break
+                    # A server may close an idle connection just as the next request goes out on
+                    # it. That says nothing of its health: the next connection is tried at once,
+                    # and no attempt is counted (RFC 9112, 9.3.1 and RFC 9110, 9.2.2).
+        except FOREIGN as error:
+            failure = translate(error, place.name)
+        finally:
+            connecting.reset(token)
+            request.times.connect = wanted.seconds
+        raise failure
+
+    async def _send(
+        self, session: aiohttp.ClientSession, request: Request, place: Destination
+    ) -> OpenResponse:
+        if self._direct and not is_patched():
+            connector: Any = session.connector  # one of ours, as the way is direct
+            outgoing = self._outgoing(request, place, connector.outbox)
+            if outgoing is not None:
+                head, body, connection = await send(connector, place, outgoing)
+                return OpenResponse(head, body, connection, place.name, self.redactor(request))
+        bound = self._timeout
+        if not self._hooked:  # these connections are not made by a connector of ours
+            bound = aiohttp.ClientTimeout(total=None, connect=request.timeout.connect)
+        headers = self._request_headers(request)
+        more: dict[str, Any] = {}
+        if is_recorded():
+            headers, put_in = without_keys(headers)
+            more["middlewares"] = (*middlewares_of(session), put_in)
+        elif is_patched():
+            headers = as_plain_text(headers)
+        response = await session.request(
+            request.operation.method,
+            place.url,
+            data=payload(request.content, headers),
+            headers=headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=bound,
+            **more,
+        )
+        if not self._hooked:
+            notice_loss(response)
+        elif self._direct:
+            Body.take_over(response.content)
+        return _SessionAnswer(response, place.name, self.redactor(request))
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections carry a call, and how many are kept for the next."""
+        connector = None if self._session is None else self._session.connector
+        return (0, 0) if connector is None else count(connector)
+
+    @property
+    def fast_path(self) -> bool:
+        """Whether requests go over the pool's connections directly."""
+        # A proxy of the environment is aiohttp's business.
+        if not self._own or self.settings.trust_env or not fast_path_wanted() or is_patched():
+            return False
+        if not probe().channel:
+            return False
+        return self._session is None or not self._session.trace_configs
+
+    def redactor(self, request: Request) -> Redactor:
+        """Return what masks the secrets that an answer to this request may repeat."""
+        known = self.secrets.redactor
+        target, headers = request.target, request.headers
+        if target is not None and isinstance(target.api_key, Secret):
+            known = known.plus((target.api_key.header(),))  # of a middleware's own making
+        if headers and (len(headers) > 1 or _IDEMPOTENCY_KEY not in headers):
+            known = known.plus(secrets_in(headers))
+        return known.plus(secrets_in(request.query)) if request.query else known
+
+    def base_url(self, request: Request) -> str:
+        """Return where a request goes: to another server, if it has one of its own."""
+        target = request.target
+        return (None if target is None else target.base_url) or self.settings.base_url
+
+    def _place(self, request: Request) -> Destination:
+        key = self.base_url(request) + request.path
+        place = self._places.get(key)
+        if place is None:
+            # Escaped here and nowhere else, as UTF-8 (RFC 3986, 2.5); escapes stay as they are.
+            url = URL(quote(key, safe=_URL_SAFE), encoded=True)
+            query = self.settings.query
+            if query and (request.target is None or request.target.base_url is None):
+                url = url.update_query(query)
+            place = Destination(url)
+            if len(self._places) < 1024:  # noqa: PLR2004 - paths hold model ids: keep it bounded
+                self._places[key] = place
+        return Destination(place.url.update_query(request.query)) if request.query else place
+
+    def _outgoing(
+        self, request: Request, place: Destination, outbox: WriteBatcher
+    ) -> _Outgoing | None:
+        """Return a request as it is sent; None: it is out of the ordinary, and aiohttp's job."""
+        content = request.content
+        if content is None:
+            rest = b"\r\n"
+        elif content.__class__ is bytes and len(content) < LARGE:
+            rest = b"Content-Length: %d\r\n\r\n%b" % (len(content), content)
+        else:
+            return None
+        fields = self._fields(request)
+        if fields is None:
+            return None
+        return _Outgoing(outbox, (request.operation.method.encode(), place.start, fields, rest))
+
+    def _fields(self, request: Request) -> bytes | None:
+        """Return the headers as they are sent; None: one says how the request is to be sent."""
+        names = self._names
+        if request.target is None and self._plain:
+            fields = self._encoded[request.stream]
+            for name, value in request.headers.items():
+                lower = name.lower()
+                if lower in names or lower in _SPECIAL:
+                    break  # it takes the place of another
+                fields += _line(name, value)
+            else:
+                return fields
+        headers = self._request_headers(request)
+        return _encoded(headers) if _is_plain(headers) else None
+
+    def _request_headers(self, request: Request) -> CIMultiDict[str]:
+        target = request.target
+        base = self._headers if target is None else self._target_headers(target)
+        base = _for_stream(base) if request.stream else base.copy()
+        for name, value in request.headers.items():
+            base[_IDEMPOTENCY_KEY if name == _IDEMPOTENCY_KEY else name] = value
+        return base
+
+    def _target_headers(self, target: Target) -> CIMultiDict[str]:
+        """Another server gets its own key or none; never this client's keys or headers."""
+        key = target.api_key if isinstance(target.api_key, Secret) else None
+        if target.base_url is not None:
+            return _base_headers(key, None, {})
+        settings = self.settings
+        return _base_headers(key or self._key, settings.openai_api_key, settings.headers)
+
+    def _live_session(self) -> aiohttp.ClientSession:
+        if self.closed:
+            raise ConfigurationError("the client is closed; make a new AsyncKonko")
+        loop = asyncio.get_running_loop()
+        if self._session is not None and self._loop is loop and self._pid == os.getpid():
+            if self._session.closed:
+                raise ConfigurationError("session= is closed; it must stay open for its clients")
+            return self._session
+        if self._own:
+            self._abandon()
+            self._session = self._new_session(loop)
+        elif self._loop is not None:
+            raise ConfigurationError(
+                "session= belongs to another event loop or process; make a client per loop, or "
+                "leave session= out and one is made for each"
+            )
+        self._loop, self._pid = loop, os.getpid()
+        assert self._session is not None  # noqa: S101 - the user's, or made above
+        if self._own:
+            watch = weakref.finalize(self, dropped, self._session, loop, self._pid, self.settings)
+            watch.atexit = False  # what is left at exit goes with the process
+            self._watch = watch
+        return self._session
+
+    def _new_session(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        self._hooked = probe().connector
+        keepalive = self.settings.keepalive
+        session = aiohttp.ClientSession(
+            connector=Connector(loop, keepalive)
+            if self._hooked
+            else aiohttp.TCPConnector(**socket_options(keepalive)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            trust_env=self.settings.trust_env,
+            **_HEAD_LIMITS,
+        )
+        # Instrumentation (OpenTelemetry's, Sentry's) puts its hooks into every new session.
+        self._direct = self._hooked and self.fast_path and not session.trace_configs
+        return session
+
+    def _unwatch(self) -> None:
+        """Warn no longer: the session is closed, or was given up."""
+        if self._watch is not None:
+            self._watch.detach()
+            self._watch = None
+
+    def _abandon(self) -> None:
+        """Let go of a session whose loop is gone, or that a fork left here.
+
+        Raises:
+            ConfigurationError: its loop runs, in another thread, and uses it.
+        """
+        session, loop = self._session, self._loop
+        if session is None or session.closed:
+            return
+        forked = self._pid != os.getpid()
+        if loop is not None and loop.is_running() and not forked:
+            raise ConfigurationError(
+                "this client is in use on another event loop, which runs: make a client per loop"
+            )
+        self._session = None
+        self._unwatch()
+        connector = session.connector
+        session.detach()
+        if connector is not None:
+            silence(connector, None if forked else loop)
+
+    async def close(self) -> None:
+        """Close the pool (not a session of the user's); idempotent.
+
+        Raises:
+            ConfigurationError: it is in use on another loop that runs.
+        """
+        session = self._session
+        if session is not None and self._own and not session.closed:
+            if self._loop is asyncio.get_running_loop() and self._pid == os.getpid():
+                self.closed = True
+                self._session = None
+                self._unwatch()
+                await session.close()
+            else:
+                self._abandon()
+        self.closed = True
+
+
+class _Outgoing:
+    """A request that is ready to be sent; it shows neither the keys nor the prompt in it."""
+
+    __slots__ = ("_outbox", "_parts")
+
+    def __init__(self, outbox: WriteBatcher, parts: tuple[bytes, ...]) -> None:
+        self._outbox = outbox
+        self._parts = parts
+
+    def __call__(self, transport: asyncio.WriteTransport) -> None:
+        parts, self._parts = self._parts, ()  # the answer may be waited for a long time
+        self._outbox.write(transport, b"".join(parts))
+
+
+# Since 3.14 the number of headers can be bounded, too; before that it is not.
+_HEAD_LIMITS: dict[str, Any] = {
+    name: value
+    for name, value in (
+        ("max_line_size", MAX_FIELD_SIZE),
+        ("max_field_size", MAX_FIELD_SIZE),
+        ("max_headers", MAX_FIELDS),
+    )
+    if name in inspect.signature(aiohttp.ClientSession).parameters
+}
+
+
+def _secrets_of(settings: Settings) -> list[str]:
+    keys = (settings.api_key, settings.openai_api_key)
+    given = [key.header() for key in keys if isinstance(key, Secret)]
+    return [*given, *secrets_in(settings.headers), *secrets_in(settings.query)]
+
+
+def _base_headers(
+    key: Secret | None, openai_key: Secret | None, extra: Mapping[str, str]
+) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict()
+    if key is not None:
+        headers[hdrs.AUTHORIZATION] = key.header("Bearer ")
+    if openai_key is not None:
+        headers[_OPENAI_KEY] = openai_key.header()
+    headers[hdrs.ACCEPT] = "application/json"
+    headers[hdrs.ACCEPT_ENCODING] = "gzip, deflate"
+    headers[hdrs.CONTENT_TYPE] = "application/json"
+    headers[hdrs.USER_AGENT] = f"konko-async/{__version__}"
+    # Any of them may be a credential: none is to be read in a traceback that shows locals.
+    headers.update({istr(name): masked(value) for name, value in extra.items()})
+    return headers
+
+
+def _for_stream(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """Return a copy of the headers that asks for an event stream."""
+    headers = headers.copy()
+    headers[hdrs.ACCEPT] = "text/event-stream"
+    # Compressing proxies hold tokens back.
+    headers[hdrs.ACCEPT_ENCODING] = "identity"
+    return headers
+
+
+def _is_plain(headers: Mapping[str, str]) -> bool:
+    """Whether no header says how the request is to be sent."""
+    return _SPECIAL.isdisjoint(map(str.lower, headers))
+
+
+def _encoded(headers: Mapping[str, str]) -> bytes:
+    return b"".join(_line(name, value) for name, value in headers.items())
+
+
+def _line(name: str, value: str) -> bytes:
+    """Return a header as it is sent; in UTF-8, as aiohttp has it.
+
+    Raises:
+        ConfigurationError: it holds a line break, by which it could smuggle in another header.
+    """
+    line = f"{name}: {value}"
+    if not line.isprintable() and _BREAKS.search(line) is not None:
+        raise ConfigurationError("a header of this request holds a line break or NUL")
+    return f"{line}\r\n".encode()

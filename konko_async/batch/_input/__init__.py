@@ -1,0 +1,1 @@
+"""Reading the input of a batch: open, split, parse, validate."""

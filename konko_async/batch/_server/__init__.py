@@ -1,0 +1,1 @@
+"""Batches that the server runs: rows cut into files, submitted as jobs, and merged."""

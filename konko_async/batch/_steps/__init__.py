@@ -1,0 +1,1 @@
+"""Several prompts for each row, each with the answers before it."""

@@ -1,0 +1,1 @@
+"""Batches whose calls are made by other processes or machines."""

@@ -1,0 +1,1 @@
+"""``konko-async bench``: measurements of a server, as tables and plots."""

@@ -1,0 +1,1 @@
+"""``konko-async batch`` and ``konko-async summarize``: many calls, with progress and a report."""

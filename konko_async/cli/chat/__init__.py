@@ -1,0 +1,1 @@
+"""``konko-async chat``: one question, or a conversation on a terminal."""

@@ -1,0 +1,1 @@
+"""``konko-async doctor``: finds out why calls do not work, and what to do about it."""

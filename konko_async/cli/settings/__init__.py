@@ -1,0 +1,1 @@
+"""What the user sets once: a configuration file, shell completion."""

@@ -1,0 +1,1 @@
+"""``konko-async view``."""

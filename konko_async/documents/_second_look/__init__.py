@@ -1,0 +1,1 @@
+"""Readers of our own that are held against kreuzberg's: where it loses words, theirs is taken."""

@@ -1,0 +1,1 @@
+"""Parts of the OpenTelemetry integration: names, attributes, messages, measurements."""

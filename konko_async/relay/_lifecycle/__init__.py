@@ -1,0 +1,1 @@
+"""Start-up and shutdown of a relay inside each web framework."""

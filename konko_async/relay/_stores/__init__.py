@@ -1,0 +1,1 @@
+"""Where the relay keeps streams, so that readers can resume them."""

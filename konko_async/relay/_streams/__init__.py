@@ -1,0 +1,1 @@
+"""One upstream call and its readers: sources of frames, fan-out, cancellation."""

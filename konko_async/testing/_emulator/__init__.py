@@ -1,0 +1,1 @@
+"""The emulator: a server on this machine that speaks the Konko API."""

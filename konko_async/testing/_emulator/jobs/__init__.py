@@ -1,0 +1,1 @@
+"""Files, and batches that the emulator runs over them."""

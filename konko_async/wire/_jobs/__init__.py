@@ -1,0 +1,1 @@
+"""Files on the server, and batches that the server runs over them."""
