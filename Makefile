@@ -59,10 +59,10 @@ demo: $(VENV)/.demo ## stream an answer and summarise documents with a real mode
 test: debian $(VENV)/.test ## everything the build machine checks: lint, types, all tests, documentation
 	$(if $(CI),$(MAKE) audit)
 	$(MAKE) lint types
-	$(BIN)/pytest $(PYTEST_ARGS)
+	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
 
 pytest: debian $(VENV)/.test
-	$(BIN)/pytest $(PYTEST_ARGS)
+	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
 
 test-all: debian ## `make test` on each Python of 3.11, 3.12 and 3.13 that is installed
 	@for version in $(VERSIONS); do \

@@ -650,8 +650,9 @@ async def test_progress(client, emulator, tmp_path):
     assert seen[0].finished == 0
     assert seen[-1].finished == 40
     assert seen[-1].in_flight == 0
+    # Calls may all have ended just when progress is reported, so not each report finds one in flight.
+    assert 1 <= max(progress.in_flight for progress in seen) <= 4
     middle = next(progress for progress in seen if 8 <= progress.finished < 36)
-    assert 0 < middle.in_flight <= 4
     assert middle.rows == 40
     assert middle.eta > 0
     assert middle.rows_per_second > 0
