@@ -203,3 +203,19 @@ def test_names_that_are_loaded_on_first_use_are_those_that_type_checkers_see(pac
         assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018 - looking it up is the test
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("konko_async.batch", "Files", "Filesystem"),
+        ("konko_async.bench", "RequestRecord", "RequestTimes"),
+        ("konko_async.bench", "Summary", "Distribution"),
+    ],
+)
+def test_a_name_that_has_changed_still_works_and_says_so(module, old, new):
+    found = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.{old} is now {module}\.{new}") as told:
+        assert getattr(found, old) is getattr(found, new)
+    assert told[0].filename == __file__
+    assert old not in found.__all__

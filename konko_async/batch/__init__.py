@@ -7,6 +7,8 @@ report = await run_batch(client, "in.jsonl", "out.jsonl")
 Nothing is imported before it is used: a chat in a terminal wants a `Price`, and no more.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     )
     from konko_async.batch._histogram import Histogram
     from konko_async.batch._input.prompt_template import Template
-    from konko_async.batch._output.filesystem import Files
+    from konko_async.batch._output.filesystem import Filesystem
     from konko_async.batch._output.latencies import RowLatencies
     from konko_async.batch._output.merge import MergeReport, merge_outputs
     from konko_async.batch._output.row_results import RowResult
@@ -50,7 +52,7 @@ _EXPORTS = {
     "BatchReport": "_report",
     "BatchStoppedError": "_errors",
     "Estimate": "_report",
-    "Files": "_output.filesystem",
+    "Filesystem": "_output.filesystem",
     "Histogram": "_histogram",
     "MergeReport": "_output.merge",
     "Patience": "_calls.patience",
@@ -83,7 +85,7 @@ __all__ = [
     "BatchReport",
     "BatchStoppedError",
     "Estimate",
-    "Files",
+    "Filesystem",
     "Histogram",
     "MergeReport",
     "Patience",
@@ -107,7 +109,17 @@ __all__ = [
 ]
 
 
+# Names of earlier versions; they leave with 0.2.
+_RENAMED = {"Files": "Filesystem"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(
+            f"{__name__}.{name} is now {__name__}.{new}", DeprecationWarning, stacklevel=2
+        )
+        return getattr(sys.modules[__name__], new)
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -16,7 +16,7 @@ from konko_async.batch._data.arrow_table import is_frame
 from konko_async.batch._data.storage import is_url, shown_url
 from konko_async.batch._data.target import TableTarget
 from konko_async.batch._input.row_parser import Format
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.row_results import RowResult
 from konko_async.batch._pricing import Price
 from konko_async.batch._progress import Progress
@@ -74,7 +74,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_failures: int | str | None
     max_failures_in_a_row: int | None
     on_notice: Callable[[str], object] | None
-    files: Files
+    files: Filesystem
     workers: Workers | None
     server_side: ServerSide | None
     typed: RowType | None

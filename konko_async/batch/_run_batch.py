@@ -16,7 +16,7 @@ from konko_async.batch._input.open import Input, open_input, open_pipe, spool_st
 from konko_async.batch._input.row_parser import Format, Row
 from konko_async.batch._input.validate import Estimator
 from konko_async.batch._options import Options, piped
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.journal import Checked, Journal
 from konko_async.batch._output.ledger import Ledger
 from konko_async.batch._output.pipe import PipeStore
@@ -38,7 +38,7 @@ from konko_async.batch._workers.protocol import Workers
 __all__ = ["run_batch"]
 
 Path = str | os.PathLike[str]
-_FILES = Files()
+_FILES = Filesystem()
 
 
 async def run_batch(
@@ -78,7 +78,7 @@ async def run_batch(
     max_failures: int | str | None = None,
     max_failures_in_a_row: int | None = 100,
     on_notice: Callable[[str], object] | None = None,
-    files: Files = _FILES,
+    files: Filesystem = _FILES,
     workers: Workers | None = None,
     server_side: bool | ServerSide = False,
     response_format: Any = None,

@@ -20,7 +20,7 @@ from konko_async import (
 )
 from konko_async.bench._plan import Plan
 from konko_async.bench._prompts import Prompt
-from konko_async.bench._record import RequestRecord
+from konko_async.bench._record import RequestTimes
 
 __all__ = ["BenchCaller"]
 
@@ -66,7 +66,7 @@ class BenchCaller:
         self.chunks = 0
         self.on_first: Callable[[float], object] | None = None
 
-    async def send(self, prompt: Prompt, zero: float, intended: float | None) -> RequestRecord:
+    async def send(self, prompt: Prompt, zero: float, intended: float | None) -> RequestTimes:
         """Send one request and read its answer.
 
         Args:
@@ -97,7 +97,7 @@ class BenchCaller:
             raise
         except KonkoError as error:
             kind, message = self._failed(error)
-        return RequestRecord(
+        return RequestTimes(
             started=started - zero,
             ended=clock() - zero,
             times=times,

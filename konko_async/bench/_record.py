@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import msgspec
 
-__all__ = ["RequestRecord"]
+__all__ = ["RequestTimes"]
 
 
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+class RequestTimes(msgspec.Struct, frozen=True, kw_only=True):
     """One request of the measured part of a run. Holds no prompt and no answer.
 
     Attributes:

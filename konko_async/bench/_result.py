@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from konko_async.bench._plan import Plan, Slo
-from konko_async.bench._record import RequestRecord
-from konko_async.bench._statistics import Summary, summarize
+from konko_async.bench._record import RequestTimes
+from konko_async.bench._statistics import Distribution, summarize
 from konko_async.bench._watch import ClientCost
 
 __all__ = ["BenchResult", "result_of", "token_times"]
@@ -77,14 +77,14 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens_per_s: int
     max_concurrent_requests: int
     peak_in_flight: int
-    ttft: Summary | None
-    tpot: Summary | None
-    itl: Summary | None
-    e2el: Summary | None
-    queued: Summary | None
-    e2el_queued: Summary | None
+    ttft: Distribution | None
+    tpot: Distribution | None
+    itl: Distribution | None
+    e2el: Distribution | None
+    queued: Distribution | None
+    e2el_queued: Distribution | None
     client: ClientCost
-    records: tuple[RequestRecord, ...]
+    records: tuple[RequestTimes, ...]
 
     @property
     def warnings(self) -> list[str]:
@@ -110,7 +110,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def result_of(
     plan: Plan,
-    records: tuple[RequestRecord, ...],
+    records: tuple[RequestTimes, ...],
     *,
     base_url: str,
     started_at: float,
@@ -154,8 +154,8 @@ def result_of(
     )
 
 
-def _summaries(plan: Plan, good: Sequence[RequestRecord]) -> dict[str, Summary | None]:
-    def of(values: Iterable[float | None]) -> Summary | None:
+def _summaries(plan: Plan, good: Sequence[RequestTimes]) -> dict[str, Distribution | None]:
+    def of(values: Iterable[float | None]) -> Distribution | None:
         return summarize((v for v in values if v is not None), plan.percentiles)
 
     return {
@@ -169,27 +169,27 @@ def _summaries(plan: Plan, good: Sequence[RequestRecord]) -> dict[str, Summary |
     }
 
 
-def meets(record: RequestRecord, slo: Slo) -> bool:
+def meets(record: RequestTimes, slo: Slo) -> bool:
     """Whether a request met the objectives; an answer of one token has a ``tpot`` of 0."""
     pairs = ((slo.ttft, record.ttft), (slo.tpot, record.tpot), (slo.e2el, record.e2el))
     return all(limit is None or (value or 0.0) <= limit for limit, value in pairs)
 
 
-def _source(good: Sequence[RequestRecord]) -> Source:
+def _source(good: Sequence[RequestTimes]) -> Source:
     told = sum(record.told for record in good)
     if not good:
         return "none"
     return "usage" if told == len(good) else "both" if told else "chunks"
 
 
-def token_times(records: Iterable[RequestRecord]) -> Iterator[float]:
+def token_times(records: Iterable[RequestTimes]) -> Iterator[float]:
     """Yield when each chunk with a token came, in seconds after the run began."""
     for record in records:
         for seconds in record.times:
             yield record.started + seconds
 
 
-def _busiest(good: Sequence[RequestRecord]) -> tuple[int, int]:
+def _busiest(good: Sequence[RequestTimes]) -> tuple[int, int]:
     """Return the most chunks, and the most requests in flight, in one second of the run."""
     if not good:
         return 0, 0
@@ -261,7 +261,7 @@ _NAMES: Final = {
 def _latencies(result: BenchResult) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, attribute in _NAMES.items():
-        summary: Summary | None = getattr(result, attribute)
+        summary: Distribution | None = getattr(result, attribute)
         # Without a rate no request was ever due, so there is nothing of which null could be the
         # value.
         if attribute.endswith("queued") and not result.plan.paced:

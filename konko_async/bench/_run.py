@@ -16,7 +16,7 @@ from konko_async.bench._arrivals import arrivals
 from konko_async.bench._call import BenchCaller
 from konko_async.bench._plan import Plan
 from konko_async.bench._prompts import Prompt, RandomPrompts
-from konko_async.bench._record import RequestRecord
+from konko_async.bench._record import RequestTimes
 from konko_async.bench._result import BenchResult, result_of
 from konko_async.bench._watch import ProcessWatch
 
@@ -172,7 +172,7 @@ class _BenchRun:
         self._chunks_before = 0
         self._left = plan.requests
         self._warming_up = False
-        self.records: list[RequestRecord] = []
+        self.records: list[RequestTimes] = []
         self.in_flight = self.peak = self.failed = self.cancelled = 0
         self.stopped = False
 
@@ -181,7 +181,7 @@ class _BenchRun:
         """Chunks received in the measured part."""
         return self._caller.chunks - self._chunks_before
 
-    def measured(self) -> tuple[RequestRecord, ...]:
+    def measured(self) -> tuple[RequestTimes, ...]:
         """Return what counts: nothing, if it was stopped while it warmed up."""
         return () if self._warming_up else tuple(self.records)
 

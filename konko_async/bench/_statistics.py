@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-__all__ = ["Summary", "percentile", "summarize"]
+__all__ = ["Distribution", "percentile", "summarize"]
 
 _WHOLE = 100.0
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """Summary statistics of a set of measurements, in their unit.
+class Distribution(msgspec.Struct, frozen=True):
+    """Statistics of a set of measurements, in their unit.
 
     Attributes:
         count: number of values, at least 1.
@@ -55,7 +55,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return low + step * share if share < 0.5 else high - step * (1 - share)  # noqa: PLR2004 - the nearer half
 
 
-def summarize(values: Iterable[float], percentiles: Iterable[float] = ()) -> Summary | None:
+def summarize(values: Iterable[float], percentiles: Iterable[float] = ()) -> Distribution | None:
     """Summarise values; None if there are none.
 
     Args:
@@ -68,7 +68,7 @@ def summarize(values: Iterable[float], percentiles: Iterable[float] = ()) -> Sum
     ordered = sorted(values)
     if not ordered:
         return None
-    return Summary(
+    return Distribution(
         len(ordered),
         # Rounding may carry the mean of equal values past them.
         min(max(statistics.fmean(ordered), ordered[0]), ordered[-1]),

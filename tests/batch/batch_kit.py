@@ -3,7 +3,7 @@
 import json
 import os
 
-from konko_async.batch import Files, run_batch
+from konko_async.batch import Filesystem, run_batch
 
 MODEL = "codellama/codellama-13b-instruct"
 
@@ -58,7 +58,7 @@ async def run(client, source, output, **options):
     return await run_batch(client, source, output, **options)
 
 
-class FaultyFiles(Files):
+class FaultyFiles(Filesystem):
     """Fails on demand.
 
     Args:

@@ -15,7 +15,7 @@ from aiohttp import web
 from batch_kit import MODEL, asked, line, read, run, write
 
 from konko_async import ConfigurationError
-from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Files, Stop
+from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Filesystem, Stop
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -209,10 +209,10 @@ async def test_an_input_that_has_changed_is_noticed(client, parquet, tmp_path):
         await run(client, parquet, tmp_path / "out.parquet", **ASK)
 
 
-class NoReplacing(Files):
+class NoReplacing(Filesystem):
     """A crash when all is written, before it takes its place."""
 
-    def replace(self, source, target):  # noqa: ARG002 - the method of Files
+    def replace(self, source, target):  # noqa: ARG002 - the method of Filesystem
         raise OSError(28, "No space left on device")
 
 

@@ -21,7 +21,7 @@ from konko_async.batch import (
     BatchInputError,
     BatchLockedError,
     BatchOutputError,
-    Files,
+    Filesystem,
 )
 from konko_async.batch._output.journal import VERSION, Checked, Checkpoint, Header, Journal
 from konko_async.batch._output.ledger import FAILED, OK, pack, unpack
@@ -96,7 +96,7 @@ async def test_a_torn_tail_at_every_byte(client, emulator, tmp_path):
 
 def recovered(output):
     store = OutputStore(
-        str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9
+        str(output), Journal(f"{output}.journal", Filesystem()), Filesystem(), rows=9, seconds=9
     )
     return store, store.recover(Prices())
 
@@ -129,7 +129,7 @@ async def test_a_journal_cut_at_every_byte(client, emulator, tmp_path):
 
 def test_a_journal_with_any_bit_flipped(tmp_path):
     path = tmp_path / "out.journal"
-    journal = Journal(str(path), Files())
+    journal = Journal(str(path), Filesystem())
     journal.begin(Header(VERSION, "in", "f"))
     journal.check(Checked(5))
     journal.append(Checkpoint(10, ok=pack([0, 1])))
@@ -138,18 +138,18 @@ def test_a_journal_with_any_bit_flipped(tmp_path):
     data = path.read_bytes()
     for place in range(data.index(b"\n") + 1, len(data)):
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        found = Journal(str(path), Files())
+        found = Journal(str(path), Filesystem())
         assert found.ledger.end in {0, 10}  # what is damaged and what follows is not believed
         assert found.ledger.done in {0, 2}
         found.close()
 
 
 def test_a_journal_of_a_later_version(tmp_path):
-    journal = Journal(str(tmp_path / "j"), Files())
+    journal = Journal(str(tmp_path / "j"), Filesystem())
     journal.begin(Header(VERSION + 1, "in", "f"))
     journal.close()
     with pytest.raises(BatchOutputError, match="another version"):
-        Journal(str(tmp_path / "j"), Files())
+        Journal(str(tmp_path / "j"), Filesystem())
 
 
 @settings(deadline=None)
@@ -157,9 +157,9 @@ def test_a_journal_of_a_later_version(tmp_path):
 def test_any_history_with_crashes_is_remembered(tmp_path_factory, data):
     """Rows are added, checkpoints made, and crashes tear the ends of both files off."""
     output = tmp_path_factory.mktemp("h") / "out"
-    journal = Journal(f"{output}.journal", Files())
+    journal = Journal(f"{output}.journal", Filesystem())
     journal.begin(Header(VERSION, "in", "f"))
-    store = OutputStore(str(output), journal, Files(), rows=10, seconds=9)
+    store = OutputStore(str(output), journal, Filesystem(), rows=10, seconds=9)
     lines, saved = {}, (0, 0)
     for _ in range(data.draw(st.integers(1, 25))):
         step = data.draw(st.sampled_from(["add", "add", "add", "save", "crash"]))
@@ -197,11 +197,11 @@ def test_the_same_row_twice_is_noticed(tmp_path):
     output = tmp_path / "out"
     text = invalid_line(3, 4, "x", "y")
     output.write_bytes(text + text)
-    journal = Journal(f"{output}.journal", Files())
+    journal = Journal(f"{output}.journal", Filesystem())
     journal.begin(Header(VERSION, "in", "f"))
     journal.close()
     store = OutputStore(
-        str(output), Journal(f"{output}.journal", Files()), Files(), rows=9, seconds=9
+        str(output), Journal(f"{output}.journal", Filesystem()), Filesystem(), rows=9, seconds=9
     )
     with pytest.raises(BatchOutputError, match="twice"):
         store.recover(Prices())
@@ -232,7 +232,7 @@ async def test_a_write_that_fails_ends_the_run(client, emulator, tmp_path, short
 
 
 async def test_a_write_cut_short_goes_on(client, tmp_path):
-    class Short(Files):
+    class Short(Filesystem):
         def write(self, descriptor, data):
             return super().write(descriptor, bytes(data[:40]))
 
@@ -294,7 +294,7 @@ class Killed(BaseException):
     """Stands for the death of the process."""
 
 
-class Dying(Files):
+class Dying(Filesystem):
     """Dies at a step: nothing happens after it."""
 
     def __init__(self, at):
@@ -463,15 +463,15 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     path = str(tmp_path / "out.journal")
-    first = Journal(path, Files())
+    first = Journal(path, Filesystem())
     with pytest.raises(BatchLockedError, match=rf"by process .* {os.getpid()}: this file system"):
-        Journal(path, Files())
+        Journal(path, Filesystem())
     first.close()
     assert not Path(f"{path}.lock").exists()
     child = subprocess.Popen(["true"])
     child.wait()
     Path(f"{path}.lock").write_text(f"{socket.gethostname()} {child.pid}")
-    Journal(path, Files()).close()
+    Journal(path, Filesystem()).close()
     Path(f"{path}.lock").write_text(f"another-host {child.pid}")
     with pytest.raises(BatchLockedError, match="another-host"):
-        Journal(path, Files())
+        Journal(path, Filesystem())

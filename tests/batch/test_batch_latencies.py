@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from konko_async import RateLimit
-from konko_async.batch import Files, RowLatencies, merge_outputs
+from konko_async.batch import Filesystem, RowLatencies, merge_outputs
 from konko_async.batch._output.journal import VERSION, Checkpoint, Header, Journal
 from konko_async.batch._output.latencies import pack_seconds, unpack_seconds
 from konko_async.batch._output.ledger import pack
@@ -37,7 +37,7 @@ def test_packed_seconds_are_read_as_they_were(seconds):
 def test_any_journal_is_read_in_any_pieces(tmp_path_factory, data):
     """Rows in any order, with and without latencies, begun anew, and looked at while it grows."""
     output = tmp_path_factory.mktemp("j") / "out"
-    journal = Journal(f"{output}.journal", Files())
+    journal = Journal(f"{output}.journal", Filesystem())
     journal.begin(Header(VERSION, "in", "f"))
     wanted, left, found = {}, list(range(40)), RowLatencies(output)
     for _ in range(data.draw(st.integers(1, 8))):

@@ -11,11 +11,11 @@ import pytest
 from batch_kit import MODEL, asked, ids, line, read, run, write
 
 from konko_async import ConfigurationError
-from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Files, Stop
+from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Filesystem, Stop
 from konko_async.testing import faults
 
 
-class Ends(Files):
+class Ends(Filesystem):
     """Stands for standard input and output."""
 
     def __init__(self, read_from=None, write_to=None):

@@ -7,7 +7,7 @@ from array import array
 import pytest
 from cli_kit import CHAT_MODEL, KEY, command, environment, run, terminal
 
-from konko_async.bench import ClientCost, Plan, RequestRecord
+from konko_async.bench import ClientCost, Plan, RequestTimes
 from konko_async.bench._result import result_of
 from konko_async.cli._program import execute
 from konko_async.cli.bench.plots import picture
@@ -246,7 +246,7 @@ def made(records, **options):
 
 def record(*times, **more):
     values = {"started": 0, "ended": 1, "times": array("d", times), "output_tokens": len(times)}
-    return RequestRecord(**{**values, **more})
+    return RequestTimes(**{**values, **more})
 
 
 FAILED = record(error="RateLimitError 429", message="no")

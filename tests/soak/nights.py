@@ -37,7 +37,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from konko_async import AsyncKonko
-from konko_async.batch import BatchStoppedError, Files, run_batch
+from konko_async.batch import BatchStoppedError, Filesystem, run_batch
 from konko_async.testing import run_with_jumping_time
 
 DAY = 86400.0
@@ -298,7 +298,7 @@ class Server:
         self._error(wire, 429, {"message": message, "type": "requests"}, header)
 
 
-class Killable(Files):
+class Killable(Filesystem):
     """Writes until the process is killed; the disk is memory as far as tests go."""
 
     def __init__(self):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from konko_async import ConfigurationError
-from konko_async.bench import Plan, RequestRecord, Slo, percentile, summarize
+from konko_async.bench import Plan, RequestTimes, Slo, percentile, summarize
 from konko_async.bench._arrivals import arrivals
 from konko_async.bench._result import meets
 
@@ -59,7 +59,7 @@ TIMES = st.lists(st.floats(1e-6, 100), min_size=1, max_size=30).map(itertools.ac
 
 @given(TIMES, st.integers(1, 100))
 def test_the_parts_of_a_latency_add_up(times, tokens):
-    record = RequestRecord(started=3.0, ended=99.0, times=array("d", times), output_tokens=tokens)
+    record = RequestTimes(started=3.0, ended=99.0, times=array("d", times), output_tokens=tokens)
     assert record.ttft == times[0]
     assert record.e2el == times[-1]
     assert len(record.itl) == len(times) - 1
@@ -75,7 +75,7 @@ LIMIT = st.none() | st.floats(0, 10)
 
 @given(TIMES, st.integers(1, 30), LIMIT, LIMIT, LIMIT)
 def test_goodput_is_vllms(times, tokens, ttft, tpot, e2el):
-    record = RequestRecord(started=0, ended=0, times=array("d", times), output_tokens=tokens)
+    record = RequestTimes(started=0, ended=0, times=array("d", times), output_tokens=tokens)
     # As vllm/benchmarks/serve.py has it: every objective, and a tpot of 0 for a single token.
     latency = times[-1]
     own_tpot = (latency - times[0]) / (tokens - 1) if tokens > 1 else 0.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async.batch import RowLatencies
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.journal import VERSION, Checkpoint, Header, Journal
 from konko_async.batch._output.latencies import pack_seconds
 from konko_async.batch._output.ledger import pack
@@ -159,7 +159,7 @@ def test_latencies_come_from_the_journal_while_it_is_written(tmp_path, closing):
     service.state()
     assert service.row(2)["rows"][0]["latency"] is None
     assert service.stats()["files"][0]["latency"] == []
-    journal = Journal(str(tmp_path / "out.journal"), Files())
+    journal = Journal(str(tmp_path / "out.journal"), Filesystem())
     closing(journal)
     journal.begin(Header(VERSION, "in", "f"))
     journal.append(Checkpoint(10, ok=pack([3, 2]), seconds=pack_seconds([1.5, 0.25])))

@@ -8,7 +8,7 @@ import stat
 import sys
 from pathlib import Path
 
-__all__ = ["Files"]
+__all__ = ["Filesystem"]
 
 _PRIVATE = 0o600
 # Windows would translate line ends otherwise.
@@ -23,7 +23,7 @@ def _narrow(descriptor: int) -> None:
             os.fchmod(descriptor, _PRIVATE)
 
 
-class Files:
+class Filesystem:
     """Writes with the operating system; every method may raise OSError."""
 
     def open(self, path: str, flags: int) -> int:

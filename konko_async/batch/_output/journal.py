@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 
 from konko_async.batch._errors import BatchLockedError, BatchOutputError
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import FAILED, OK, SUMS, Ledger
 from konko_async.batch._output.lock import LockFile, try_lock
 from konko_async.batch._output.sealed_lines import may_be_torn, sealed, unsealed
@@ -120,7 +120,7 @@ class Journal:
         BatchOutputError: it cannot be opened, or is no journal.
     """
 
-    def __init__(self, path: str, files: Files) -> None:
+    def __init__(self, path: str, files: Filesystem) -> None:
         self.path = path
         self._files = files
         self.header: Header | None = None

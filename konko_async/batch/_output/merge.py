@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from konko_async.batch._errors import BatchChangedError, BatchOutputError
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.journal import VERSION, Checked, Checkpoint, Header, Journal
 from konko_async.batch._output.latencies import RowLatencies
 from konko_async.batch._output.ledger import FAILED, OK
@@ -65,7 +65,7 @@ def merge_outputs(
         BatchLockedError: a run still writes to one of them.
         BatchOutputError: one cannot be read, or the output cannot be written.
     """
-    files, target = Files(), os.fspath(output)
+    files, target = Filesystem(), os.fspath(output)
     paths = [os.fspath(path) for path in shards]
     if not paths:
         raise BatchOutputError("no outputs to be merged were given")
@@ -104,7 +104,7 @@ def merge_outputs(
         )
 
 
-def _journal(path: str, target: str, files: Files, opened: ExitStack) -> Journal:
+def _journal(path: str, target: str, files: Filesystem, opened: ExitStack) -> Journal:
     if Path(path).resolve() == Path(target).resolve():
         raise BatchOutputError(f"{path} is the output; give another one")
     if not Path(path).is_file():
@@ -181,7 +181,7 @@ def _lines(path: str) -> Iterator[tuple[Stored, bytes]]:
     raise BatchOutputError(problem)
 
 
-def _empty(target: str, files: Files) -> None:
+def _empty(target: str, files: Filesystem) -> None:
     try:
         os.close(files.create(target))
     except OSError as error:

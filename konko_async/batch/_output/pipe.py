@@ -13,7 +13,7 @@ from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._input.record_splitter import Piece, Splitter
 from konko_async.batch._input.table import Table
 from konko_async.batch._output.answers import Used
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import Ledger
 
 __all__ = ["PipeSource", "PipeStore", "read_pipe"]
@@ -114,7 +114,7 @@ class PipeStore:
         failure: what went wrong; nothing is written any more.
     """
 
-    def __init__(self, files: Files, *, keeps: bool) -> None:
+    def __init__(self, files: Filesystem, *, keeps: bool) -> None:
         self.ledger = Ledger(keeps=keeps)
         self.failure: BatchOutputError | None = None
         self._files = files

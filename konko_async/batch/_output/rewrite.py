@@ -17,7 +17,7 @@ import msgspec
 from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._input.row_parser import RowError, RowReader, row_key
 from konko_async.batch._input.source import RecordSource
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.journal import Header, Journal
 from konko_async.batch._output.result_lines import WENT_WELL, read_line, renamed
 from konko_async.batch._output.store import lines_from
@@ -35,7 +35,7 @@ def new_path(path: str) -> str:
 class _Writer:
     """Writes lines in large pieces: this file counts only once it is whole."""
 
-    def __init__(self, path: str, files: Files) -> None:
+    def __init__(self, path: str, files: Filesystem) -> None:
         self._files = files
         self._fd = files.create(path)
         self._lines: list[bytes] = []
@@ -63,7 +63,7 @@ class _Writer:
 
 
 @contextmanager
-def _reading(path: str, files: Files) -> Iterator[int]:
+def _reading(path: str, files: Filesystem) -> Iterator[int]:
     descriptor = files.open(path, os.O_RDONLY)
     try:
         yield descriptor
@@ -71,7 +71,7 @@ def _reading(path: str, files: Files) -> Iterator[int]:
         os.close(descriptor)
 
 
-def without_failed(path: str, files: Files, tick: Callable[[], object]) -> int:
+def without_failed(path: str, files: Filesystem, tick: Callable[[], object]) -> int:
     """Copy the rows that went well; returns the size of the copy.
 
     Raises:
@@ -95,7 +95,7 @@ def match_rows(
     source: RecordSource,
     reader: RowReader,
     *,
-    files: Files,
+    files: Filesystem,
     tick: Callable[[], object],
 ) -> int:
     """Copy the rows whose request is in the input still, under their new places and ids.
@@ -139,7 +139,9 @@ def match_rows(
             return writer.size
 
 
-def replace_output(path: str, journal: Journal, header: Header, size: int, files: Files) -> None:
+def replace_output(
+    path: str, journal: Journal, header: Header, size: int, files: Filesystem
+) -> None:
     """Replace the old output with the new one.
 
     Raises:
@@ -152,7 +154,7 @@ def replace_output(path: str, journal: Journal, header: Header, size: int, files
         journal.begin(header)
 
 
-def finish_replacing(path: str, journal: Journal, files: Files) -> None:
+def finish_replacing(path: str, journal: Journal, files: Filesystem) -> None:
     """Finish what a crash has interrupted: the journal announced a new output.
 
     Raises:
@@ -162,7 +164,7 @@ def finish_replacing(path: str, journal: Journal, files: Files) -> None:
     if header is None or header.replaces is None:
         return
     with _translated(path):
-        # Files.create() makes plain files only, so somebody has put it there since the crash.
+        # Filesystem.create() makes plain files only, so somebody has put it there since the crash.
         if Path(new_path(path)).is_symlink():
             raise BatchOutputError(f"{new_path(path)} is a link that this batch did not make")
         if Path(new_path(path)).exists():  # else it had taken its place already

@@ -10,7 +10,7 @@ from typing import Final
 
 from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._output.answers import Used
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.journal import Checkpoint, Journal
 from konko_async.batch._output.latencies import RowLatencies, pack_seconds
 from konko_async.batch._output.ledger import FAILED, OK, Ledger, add_used, pack
@@ -52,7 +52,7 @@ class OutputStore:
     """
 
     def __init__(
-        self, path: str, journal: Journal, files: Files, *, rows: int, seconds: float
+        self, path: str, journal: Journal, files: Filesystem, *, rows: int, seconds: float
     ) -> None:
         self.path = path
         self.journal = journal

@@ -11,7 +11,7 @@ from konko_async.batch._calls.patience import Patience
 from konko_async.batch._calls.verdict import judge, outage, stopped_by
 from konko_async.batch._errors import BatchError, BatchStoppedError
 from konko_async.batch._options import Options
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._server.jobs import Job
 from konko_async.batch._server.parts import Part
 from konko_async.batch._server.settings import ServerSide
@@ -39,7 +39,7 @@ class ServerCalls:
         # before it tries again.
         self._client = client.with_options(retry=None, circuit_breaker=None, hedge_after=None)
         self._max_outage = options.max_outage
-        self._files: Files = options.files
+        self._files: Filesystem = options.files
         self._settings = settings
 
     async def _patiently(self, make: Callable[[], Awaitable[T]]) -> T:

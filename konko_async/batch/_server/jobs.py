@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from konko_async.batch._errors import BatchOutputError
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import unpack
 from konko_async.batch._output.sealed_lines import may_be_torn, sealed, unsealed
 
@@ -85,7 +85,7 @@ def jobs_path(output: str) -> str:
     return f"{output}.jobs"
 
 
-def has_jobs(output: str, files: Files) -> bool:
+def has_jobs(output: str, files: Filesystem) -> bool:
     """Whether jobs of an output have not ended, as far as its file says."""
     path = jobs_path(output)
     if not Path(path).exists():
@@ -113,7 +113,7 @@ class JobBook:
         BatchOutputError: it cannot be opened, or is not ours.
     """
 
-    def __init__(self, output: str, files: Files) -> None:
+    def __init__(self, output: str, files: Filesystem) -> None:
         self.path = jobs_path(output)
         self._files = files
         self.fingerprint: str | None = None

@@ -13,7 +13,7 @@ import msgspec
 from konko_async import KonkoError
 from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._input.row_parser import Row, row_key
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import pack
 from konko_async.batch._server.settings import ServerSide
 
@@ -44,7 +44,7 @@ class Part:
         size: bytes.
     """
 
-    def __init__(self, path: str, url: str, files: Files) -> None:
+    def __init__(self, path: str, url: str, files: Filesystem) -> None:
         self.path = path
         self.url = url
         self.size = 0
@@ -100,7 +100,7 @@ class PartWriters:
         files: how to write.
     """
 
-    def __init__(self, output: str, settings: ServerSide, files: Files) -> None:
+    def __init__(self, output: str, settings: ServerSide, files: Filesystem) -> None:
         self._output = output
         self._settings = settings
         self._files = files

@@ -14,7 +14,7 @@ from konko_async.batch._calls.caller import TypedCompletion, check_answer, read_
 from konko_async.batch._errors import AnswerError, BatchOutputError
 from konko_async.batch._input.row_parser import Row
 from konko_async.batch._output.answers import flaws
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.store import lines_from
 from konko_async.batch._typed.typed_rows import RowType
 
@@ -92,7 +92,7 @@ class ServerAnswer:
         return self.raw.get("data")
 
 
-def read_results(path: str, files: Files) -> Iterator[tuple[str, int, _ServerLine] | None]:
+def read_results(path: str, files: Filesystem) -> Iterator[tuple[str, int, _ServerLine] | None]:
     """Yield for each line the row's key and number, and the line; None for one of no row.
 
     Raises:

@@ -16,7 +16,7 @@ import msgspec
 
 from konko_async.batch._errors import BatchOutputError
 from konko_async.batch._input.row_parser import Row, row_key
-from konko_async.batch._output.filesystem import Files
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import Ledger
 from konko_async.batch._output.sealed_lines import may_be_torn, sealed, unsealed
 from konko_async.batch._typed.asked import AskedBefore
@@ -59,7 +59,9 @@ class StepBook:
         BatchOutputError: it cannot be opened, or is not ours.
     """
 
-    def __init__(self, output: str | None, fingerprint: str, ledger: Ledger, files: Files) -> None:
+    def __init__(
+        self, output: str | None, fingerprint: str, ledger: Ledger, files: Filesystem
+    ) -> None:
         self.path = None if output is None else f"{output}.steps"
         self._files = files
         self._rows: dict[tuple[int, str], RowSteps] = {}

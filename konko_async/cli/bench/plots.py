@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from konko_async.bench import BenchResult, Summary
+from konko_async.bench import BenchResult, Distribution
 from konko_async.bench import percentile as percentile_of
 from konko_async.cli._number_format import count, duration
 from konko_async.cli._output import clean, redact
@@ -229,7 +229,7 @@ def _curve(attribute: str, title: str) -> Callable[[Axes, Sequence[BenchResult]]
 
     def draw(axes: Axes, results: Sequence[BenchResult]) -> None:
         axes.set_title(f"{title} by throughput")
-        found: list[tuple[BenchResult, Summary]] = []
+        found: list[tuple[BenchResult, Distribution]] = []
         for result in results:
             summary = getattr(result, attribute)
             if summary is not None:

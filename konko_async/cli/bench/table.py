@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from konko_async.bench import BenchResult, Plan, Summary
+from konko_async.bench import BenchResult, Distribution, Plan
 from konko_async.cli._number_format import count, duration
 from konko_async.cli._output import clean, is_terminal, redact
 
@@ -96,7 +96,7 @@ def _latencies(result: BenchResult) -> Rows:
     percents = [f"p{percent:g}" for percent in result.plan.percentiles]
     rows = [["ms", "mean", "median", "std", *percents, "max", ""]]
     for name, words, attribute in _LATENCIES:
-        summary: Summary | None = getattr(result, attribute)
+        summary: Distribution | None = getattr(result, attribute)
         if summary is not None:
             values = [summary.mean, summary.median, summary.std, *summary.percentiles.values()]
             cells = [milliseconds(value) for value in (*values, summary.maximum)]
@@ -123,7 +123,7 @@ def _sweep(results: Sequence[BenchResult]) -> Rows:
     return rows
 
 
-def _middle_and_end(summary: Summary | None, last: float | None) -> list[str]:
+def _middle_and_end(summary: Distribution | None, last: float | None) -> list[str]:
     if summary is None:
         return ["-"] * (1 if last is None else 2)
     ends = [] if last is None else [summary.percentiles[last]]
