@@ -146,13 +146,13 @@ class EmulatorState:
         self,
         condition: Callable[[], object],
         *,
-        timeout: float = 5.0,  # noqa: ASYNC109 - a test wants one short line
+        timeout: float = 30.0,  # noqa: ASYNC109 - a test wants one short line
     ) -> None:
         """Wait until a condition on this emulator is true, checked whenever something happens.
 
         Args:
             condition: For example `lambda: emulator.in_flight == 3`.
-            timeout: Seconds.
+            timeout: Seconds; it ends a test that hangs, and costs one that passes nothing.
 
         Raises:
             TimeoutError: If it is not true by then.
