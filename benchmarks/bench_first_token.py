@@ -48,7 +48,7 @@ def measure(bench: Bench) -> None:
 
 
 def add(bench: Bench, found: dict[str, Figure], what: str, limit: float | None) -> None:
-    """Add what is told of ours: in all, and beyond the bare protocol in the same round."""
+    """Add what is reported of ours: in all, and beyond the bare protocol in the same round."""
     ours, floor = found["ours"].samples, found.get("floor")
     if floor is not None:
         own = [one - bare for one, bare in zip(ours, floor.samples, strict=True)]

@@ -4,7 +4,7 @@
 
 The same emulator (in this process), the same cluster of two CPUs on loopback, two actors each. Four
 servers: one that answers after 50 ms; one that enforces a strict sliding window (both clients are
-told of the limit); the same limit, whose number neither is told; and one that rejects every
+which know the limit); the same limit, whose number neither knows; and one that rejects every
 twentieth call with a 400. Rows per second count from the first call to the last, without the start
 of Ray; a row is without an answer if the result does not hold it, and told as an error if it holds
 one instead.

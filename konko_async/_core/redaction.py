@@ -54,7 +54,7 @@ CROSSING_HEADERS: Final = frozenset(
 CROSSING_QUERY: Final = frozenset({"api-version"})
 """Query parameters of a call that another server may see."""
 
-# Headers that are no secrets, although their values may look like it. Servers name the
+# Headers that are not secrets, although their values may look like it. Servers name the
 # organization in messages about its limits, and the id of a request is what support asks for.
 _PLAIN_HEADERS: Final = CROSSING_HEADERS | {
     "accept-encoding", "anthropic-beta", "anthropic-version", "cache-control", "connection",

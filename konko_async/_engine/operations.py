@@ -123,7 +123,7 @@ class ApiOperation:
     def _from_events(self, body: bytes, answer: OpenResponse, choices: int) -> Any:
         """Return the whole answer of a body that is an event stream nobody asked for, or None.
 
-        Some servers stream unless they are told not to; others put ``[DONE]`` behind whole JSON.
+        Some servers stream unless they are asked not to; others put ``[DONE]`` behind whole JSON.
 
         Raises:
             APIError: the stream in it failed.

@@ -93,10 +93,10 @@ class Destination:
 
 
 class _Protocol(ResponseHandler):
-    """A connection that reports its loss to whoever reads a body, and feeds a body without detours.
+    """A connection that reports its loss to the reader of a body, and feeds a body without detours.
 
     aiohttp forgets to report it in two cases, and the reader waits forever: where the body breaks
-    HTTP's rules after the head was read (a chunk's size that is no number, in its C parser), and
+    HTTP's rules after the head was read (a chunk's size that is not a number, in its C parser), and
     where the session is closed meanwhile.
     """
 

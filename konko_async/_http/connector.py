@@ -187,7 +187,7 @@ def _socket_factory(keepalive: KeepAlive | None) -> Callable[[Any], socket.socke
 
 
 def notice_loss(response: aiohttp.ClientResponse) -> None:
-    """Report the loss of a connection to whoever reads its body, where aiohttp forgets to.
+    """Report the loss of a connection to the reader of its body, where aiohttp forgets to.
 
     For connections that are not our own; those report it by themselves.
     """

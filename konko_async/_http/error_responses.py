@@ -123,7 +123,7 @@ def find_error(payload: Any, *, plainly: bool = False) -> ErrorInfo | None:
 
     Args:
         payload: any JSON.
-        plainly: whether only what calls itself an error counts. Events that are no chunks may have
+        plainly: whether only what calls itself an error counts. Events that are not chunks may have
             a ``message`` of their own.
     """
     if isinstance(payload, list) and payload:

@@ -38,5 +38,5 @@ class WriteBatcher:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting or (), None
         for transport, data in waiting:
-            if not transport.is_closing():  # else whoever waits for the answer gets an error
+            if not transport.is_closing():  # else the call that waits for the answer gets an error
                 transport.write(data)

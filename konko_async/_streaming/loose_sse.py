@@ -32,7 +32,7 @@ class NamedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event that is not a plain message.
 
     Attributes:
-        name: its type; empty for lines that are no event at all.
+        name: its type; empty for lines that are not an event at all.
         data: its data lines, joined by line feeds.
     """
 
@@ -105,7 +105,7 @@ class LooseSSEDecoder(BlockDecoder[bytes | NamedEvent]):
         return events + self._take_early() if data else events
 
     def _take_line(self, line: bytes) -> list[bytes | NamedEvent]:
-        """Take in a line that is no comment; return the events that it completes."""
+        """Take in a line that is not a comment; return the events that it completes."""
         name, _, value = line.lstrip().partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

@@ -37,7 +37,7 @@ Opener = Callable[[], Awaitable["tuple[Response, Call]"]]
 class ChunkBatch(Generic[C]):
     """Chunks that arrived together, decoded no further than was needed; see :meth:`Stream.read`.
 
-    For whoever hands an answer on: where chunks differ in nothing but their text, which is nearly
+    For code that hands an answer on: where chunks differ in nothing but their text, which is nearly
     always, :attr:`strings` and :attr:`shape` say all that there is, without a struct per chunk.
     """
 

@@ -64,7 +64,7 @@ class ResponseFormat(Generic[T]):
     """A type that an answer shall have, and how it is requested.
 
     The type itself does where its defaults are right: ``response_format=Invoice``. This is for
-    other names, for leaving strict mode, and for types that are no class, such as ``A | B``.
+    other names, for leaving strict mode, and for types that are not classes, such as ``A | B``.
 
     Args:
         kind: a msgspec.Struct, a dataclass, a TypedDict, or any type that msgspec decodes; or a

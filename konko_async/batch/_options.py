@@ -205,7 +205,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             return
         try:
             self.on_notice(text)
-        except Exception:  # noqa: BLE001 - whoever watches must not break the run
+        except Exception:  # noqa: BLE001 - an observer must not break the run
             _log.exception("on_notice failed")
 
     def takes(self, index: int) -> bool:

@@ -249,7 +249,7 @@ class Tracker:
             elapsed=now.seconds,
             eta=left / speed if left is not None and speed > 0 else None,
             stopping=self.stopping,
-            # Copies: whoever is given a Progress may keep it while the run counts on.
+            # Copies: a caller may keep the Progress that it gets while the run counts on.
             errors=dict(self.errors),
             latency=self.latency.copy(),
             first_token=self.first_token.copy(),

@@ -207,7 +207,7 @@ async def run_batch(
 
 async def _filed(client: AsyncKonko, options: Options) -> BatchReport:
     """Run an input that can be read again."""
-    # Locked before anything else: whoever comes second is to know at once.
+    # Locked before anything else: a second run is refused at once.
     locked = options.output != "-" and not options.dry_run
     journal = open_journal(options) if locked else None
     try:
@@ -230,7 +230,7 @@ async def _filed(client: AsyncKonko, options: Options) -> BatchReport:
 async def _open(options: Options) -> Input:
     stop, spool = options.stop, None
     if options.input == "-" and options.data is None:
-        # Waits for whoever writes to the pipe, so it must be cancellable;
+        # Waits for the writer of the pipe, so it must be cancellable;
         # opening blocks, in a thread.
         spool = await until_stopped(spool_stdin(options), stop)
         return await aside(lambda _tick: open_input(options, spool), stop)

@@ -59,7 +59,7 @@ class _HeldStream(Mirror):
         if self._home is not None and self.closer is not None:
             self._home.held.add(self)
         self._caller = caller or Caller()
-        self._steps = threading.Lock()  # one step at a time, whoever takes it
+        self._steps = threading.Lock()  # one step at a time, from any thread
         self._takes_ready = hasattr(inner, "_take_ready")
         self._inputs: list[_CallersIterable] = []  # what it reads, closed at its end
         self._parent: Any = None  # the stream whose text this is, which must not be closed before

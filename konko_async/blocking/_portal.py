@@ -70,7 +70,7 @@ class Caller:
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if future.done():  # whoever waited was cancelled
+    if future.done():  # the waiting call was cancelled
         return
     if error is None:
         future.set_result(value)

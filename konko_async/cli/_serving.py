@@ -26,7 +26,7 @@ async def serve_emulator(**options: Any) -> int:
     Raises:
         click.UsageError: the options do not go together, or the address is taken.
     """
-    # Not $KONKO_API_KEY: whoever uses the emulator should not have to send it a real key.
+    # Not $KONKO_API_KEY: users of the emulator should not have to send it a real key.
     key = os.environ.get(_OWN_KEY)
     try:
         emulator = Emulator(api_keys=[key] if key else None, **options)

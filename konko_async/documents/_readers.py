@@ -135,7 +135,7 @@ class Readers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Killed first: whoever is left early must not wait for a document that takes a minute.
+        # Killed first: leaving early must not wait for a document that takes a minute.
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for reader in self._readers:

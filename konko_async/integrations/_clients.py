@@ -18,7 +18,7 @@ class Clients:
     """A client per running event loop, and one for calls that block; each made on first use.
 
     Whatever was made here is closed quietly: at the end of its loop, of the program, or with the
-    last reference to this object. Given clients are left to whoever made them. Copies and pickles
+    last reference to this object. Given clients are left to their makers. Copies and pickles
     of a framework's object make clients of their own.
 
     Args:

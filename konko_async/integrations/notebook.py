@@ -180,7 +180,7 @@ class _TextWidget:
 
 def _notebook_output() -> _Output | None:
     """Return a cell's output; None outside of notebooks."""
-    # Looked for, not imported: whoever runs in a kernel has loaded it.
+    # Looked for, not imported: code in a kernel has loaded it.
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     # IPython in a terminal has a shell, too, but shows nothing that could be updated.

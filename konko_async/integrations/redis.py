@@ -49,7 +49,7 @@ _SILENT: Final = 3000
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: whoever shares limits only does not need the relay.
+    # On first use: sharing limits does not need the relay.
     if name != "RedisStreamStore":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from konko_async.integrations.redis_streams import (  # noqa: PLC0415 - see above

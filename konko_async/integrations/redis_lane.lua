@@ -155,7 +155,7 @@ end
 
 -- ------------------------------------------------------------------ the pace
 
--- `level` is the state itself, or a copy with which the future is told.
+-- `level` is the state itself, or a copy with which the future is predicted.
 local function decay(level, t)
   local passed = t - level.at
   if passed <= 0 then return end

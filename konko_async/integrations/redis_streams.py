@@ -164,7 +164,7 @@ class RedisStreamStore:
                 return Page(after + 1, payloads, finished == b"1")
             # The writer's lease ran out: its process is gone, and nobody will finish the stream.
             if left <= 0:
-                raise StreamLostError("whoever wrote this stream is no more")
+                raise StreamLostError("the process that wrote this stream has ended")
             if _now() >= end:
                 return Page(after + 1, [], finished=False)
             await self._wait(stream_id, "log", f"{after}-0", min(end - _now(), left + 0.001))
@@ -242,7 +242,7 @@ def _failed(error: Exception) -> NoReturn:
 
 
 def _hash(name: str) -> str:
-    """What names a key: an id may hold anything, and is not for whoever lists keys."""
+    """What names a key: an id may hold anything, and must not be seen in a list of keys."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 

@@ -236,7 +236,7 @@ class Lane:
                 # A slot may become free at any moment, the time of the others is known.
                 earliest = ready if self._in_flight < cap else now
                 if waiter.deadline is None or earliest <= waiter.deadline:
-                    # One head at a time: whoever is behind it waits in order, whatever would fit.
+                    # One head at a time: the others wait in order, whatever would fit.
                     wake = ready
                     break
                 self._refuse(waiter, now)
@@ -323,7 +323,7 @@ class Lane:
         """Free the concurrency slot of a permit."""
         if permit.era != self._era:
             return  # of a loop that is gone: its slots were freed with it
-        # Before anything else: whoever is admitted below needs the slot.
+        # Before anything else: the call that is admitted below needs the slot.
         self._in_flight -= 1
         if self._throttle.watching and outcome == "ok":
             self._throttle.answered(self._time(), permit.admitted_at)

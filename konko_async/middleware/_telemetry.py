@@ -222,7 +222,7 @@ class Telemetry:
         if usage is None and reader is not None and (self._estimates or record.outcome != "ok"):
             record = _estimated(record, reader, request.params)
         if response.cached:
-            # It used no tokens: whoever adds up tokens or costs need not know of the cache.
+            # It used no tokens: sums of tokens or costs need not know of the cache.
             record = replace(
                 record, cached=True, prompt_tokens=0, completion_tokens=0, cached_tokens=None,
                 reasoning_tokens=None,

@@ -235,7 +235,7 @@ def refuse_remote_references(schema: Any, where: str) -> None:
 
 
 def _named(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every name and value in objects; whoever read the body has bounded their depth."""
+    """Yield every name and value in objects; the reader of the body has bounded their depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield str(name), inner

@@ -57,7 +57,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound="PydanticModel")
 
 
-# Keywords that are no parameters of the API, and few calls have.
+# Keywords that are not parameters of the API, and few calls have.
 _OWN = frozenset({"max_reasks", "resume", "continue_on_length"})
 
 

@@ -142,7 +142,7 @@ def _split(entry: DocumentEntry, text: str) -> list[str]:
         return parts
     names, _, rows = text.partition("\n")
     length = tokens_in(f"{names}\n")
-    if not rows or length > entry.room * _LONGEST_NAMES:  # a first line that is no such thing
+    if not rows or length > entry.room * _LONGEST_NAMES:  # a first line that is not a header
         return parts
     return [f"{names}\n{part}" for part in split_text(rows, entry.room - length, tokens_in)]
 

@@ -270,7 +270,7 @@ class _Loop:
             else:
                 state.messages.append(sendable(message, []))
                 state.done = True
-            # After done is set, so that whoever stops at this event can read the result.
+            # After done is set, so that a caller that stops at this event can read the result.
             yield RoundFinished(state.rounds, state.completion, state.completion.usage)
             if state.done:
                 return

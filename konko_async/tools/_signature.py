@@ -135,7 +135,7 @@ def _check(parameter: inspect.Parameter, hints: dict[str, Any], name: str) -> No
     shown = f"the tool {name} takes {parameter}"
     if parameter.kind in {_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD}:
         raise ConfigurationError(
-            f"{shown}, but a model can only give arguments that it is told of: name each of them"
+            f"{shown}, but a model can only give arguments that it knows of: name each of them"
         )
     if parameter.kind is _KINDS.POSITIONAL_ONLY:
         raise ConfigurationError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stats"]
 
-_KINDS: Final = 30  # codes and reasons that are told apart; servers may put anything there
+_KINDS: Final = 30  # codes and reasons that are counted apart; servers may put anything there
 _LATENCIES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _TOKENS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 

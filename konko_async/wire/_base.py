@@ -373,7 +373,7 @@ T = TypeVar("T", bound=Wire)
 
 # A struct with unknown fields is of a subclass made for just their names, so that they are
 # attributes, are encoded, compared and copied like all others, and go back to the server with the
-# message that they belong to, whoever encodes it.
+# message that they belong to, in any encoder.
 @functools.lru_cache(_CLASSES)
 def extended(kind: type[T], names: tuple[str, ...]) -> type[T]:
     """Return the subclass of a struct that has these fields, too.

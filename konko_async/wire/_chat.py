@@ -308,7 +308,7 @@ class _EventField:
 
 
 def no_event_field(name: str) -> AttributeError:
-    """Return the error for a chunk that is no event."""
+    """Return the error for a chunk that is not an event."""
     return AttributeError(
         f"a ChatCompletionChunk has no {name!r}: openai's events come from stream.events()"
     )

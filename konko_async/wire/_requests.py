@@ -35,7 +35,7 @@ class _Sampling(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     repetition_penalty: float | None = None
     stream_options: Any = None
     user: str | None = None
-    stream: bool | None = None  # a False is sent: some servers stream unless they are told not to
+    stream: bool | None = None  # a False is sent: some servers stream unless they are asked not to
 
 
 class ChatRequest(_Sampling, kw_only=True, omit_defaults=True, gc=False):

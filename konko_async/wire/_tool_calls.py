@@ -58,7 +58,7 @@ class _Scan:
 
 
 def _is_json(text: str) -> bool:
-    """Whether arguments that are no object are JSON; they are a few characters, if anything."""
+    """Whether arguments that are not an object are JSON; they are a few characters, if anything."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

@@ -51,7 +51,7 @@ _OWN_OPTIONS = (
     click.option(
         "--format",
         type=click.Choice(FORMATS),
-        help="Format of IN.  [default: by its name and content]",
+        help="Format of the input, IN.  [default: by its name and content]",
     ),
     click.option(
         "--api",
@@ -71,7 +71,7 @@ _OWN_OPTIONS = (
         callback=_names,
         help="Columns of OUT: fields of the rows, and custom_id,answer,error,...  [default: all]",
     ),
-    click.option("--ordered", is_flag=True, help="Write OUT in the order of IN, at the end."),
+    click.option("--ordered", is_flag=True, help="Write OUT in the input's order, at the end."),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Process at most N rows."),
     click.option("--shuffle", is_flag=True, help="Process the rows in random order."),
     click.option("--seed", type=click.IntRange(1), metavar="N", help="Seed of the random order."),

@@ -134,7 +134,7 @@ def graceful(display: Display) -> Iterator[Stop]:
         if not stop.requested:
             display.say(_TERMINATING)
             stop.request()
-        # Also where Ctrl-C came first: whoever sends SIGTERM will not wait any longer for that.
+        # Also where Ctrl-C came first: the sender of SIGTERM will not wait any longer for that.
         timers.append(loop.call_later(_GRACE, stop.request))
 
     with on_interrupt(request), on_terminate(terminate):

@@ -17,7 +17,7 @@ from konko_async.cli.settings.config_file import SavedTemplate
 
 __all__ = ["check_answer", "filled", "question", "read_schema", "response_format"]
 
-_PATIENCE = 2.0  # seconds that standard input may be silent before somebody is told
+_PATIENCE = 2.0  # seconds that standard input may be silent before a hint is shown
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}")
 _SCHEMA_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _INPUT = "input"

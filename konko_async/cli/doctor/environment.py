@@ -110,7 +110,7 @@ def check_fast_path(client: AsyncKonko) -> Finding:
     if client.pool.fast_path:
         return fine("fast_path", "in use", used=True)
     if os.environ.get("KONKO_ASYNC_FAST_PATH") == "0":
-        why, advice = "KONKO_ASYNC_FAST_PATH=0 switches it off", "unset it, if that is no intention"
+        why, advice = "KONKO_ASYNC_FAST_PATH=0 switches it off", "unset it, unless that is intended"
     else:
         why = f"aiohttp {version('aiohttp')} is not known, or patched by another package"
         advice = "nothing breaks; calls cost more CPU. Use a release of aiohttp from 3.12.15 on"

@@ -65,7 +65,7 @@ class _Seen:
             try:
                 self._take_chunk(json.loads(event.data), now)
             except (ValueError, AttributeError, TypeError):
-                self.error = self.error or f"an event that is no chunk: {event.data[:_SHOWN]}"
+                self.error = self.error or f"an event that is not a chunk: {event.data[:_SHOWN]}"
         self.reads += self.chunks > before
 
     def _take_chunk(self, chunk: dict[str, Any], now: float) -> None:

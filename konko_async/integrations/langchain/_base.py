@@ -46,7 +46,7 @@ class LangChainConnection(BaseModel):
     client_options: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
     """Further arguments of AsyncKonko, such as ``observers`` or ``fallback_models``."""
     async_client: AsyncKonko | None = Field(default=None, exclude=True, repr=False)
-    """A client for asynchronous calls, instead of one that is made; whoever made it closes it."""
+    """A client for asynchronous calls, instead of one that is made; its maker closes it."""
     client: Konko | None = Field(default=None, exclude=True, repr=False)
     """A client for calls that block, instead of one that is made."""
 

@@ -66,8 +66,8 @@ class AnswerCache:
         max_age: seconds after which an answer is not used any more; None: never. Default 30 days.
         every_call: also serve calls whose answers are drawn at random: the first one that came is
             then the answer. Default False.
-        namespace: whoever names the same one shares answers, whatever their API key. Default None:
-            each key has its own answers.
+        namespace: clients that name the same one share answers, whatever their API key. Default
+            None: each key has its own answers.
 
     Raises:
         ConfigurationError: an option cannot be used.

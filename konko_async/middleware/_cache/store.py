@@ -127,7 +127,7 @@ class AnswerStore:
                 found, stale = database.find(keys, now)
                 if stale:
                     self._workers()[1].put((stale, None))
-        finally:  # whoever waits has to be told, also of a failure
+        finally:  # the waiting calls must learn of a failure, too
             if self._max_age is not None:
                 found = {k: e for k, e in found.items() if now - e.created <= self._max_age}
             for loop, asked, timer in items:

@@ -37,7 +37,7 @@ _TOO_SLOW: Final = (
 class _Crowd:
     """How many connections of a server wait for a head.
 
-    A slow one gets a 408. Where there are many, that would only be work for whoever
+    A slow one gets a 408. Where there are many, that would only be work for the one that
     opened them: they are closed without a word.
     """
 

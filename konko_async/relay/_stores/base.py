@@ -73,8 +73,8 @@ class StreamStore(Protocol):
             lease: seconds after which the writer counts as dead unless it calls :meth:`watch`.
 
         Returns:
-            The id of the owner's active stream that had this key until now, so that whoever asks
-            again in a chat can end the answer before; None if there is none.
+            The id of the owner's active stream that had this key until now, so that a new question
+            in a chat can end the answer before; None if there is none.
 
         Raises:
             StoreFullError: there are too many.

@@ -201,7 +201,7 @@ class MemoryStore:
         payloads = log.payloads[after:end]
         # What a dead writer has written is still read, then its readers learn that it is lost.
         if not payloads and not log.finished and log.due <= _now():
-            raise StreamLostError("whoever wrote this stream is no more")
+            raise StreamLostError("the process that wrote this stream has ended")
         return Page(after + 1, payloads, log.finished and end >= len(log.payloads))
 
     async def attend(self, stream_id: str, reader: str, *, lease: float) -> None:

@@ -165,7 +165,7 @@ class StreamRun:
             self.health.failed(error)
         # A MemoryStore's methods never suspend, so nobody sees a stream that is half moved.
         own = MemoryStore()
-        # No lease: whoever writes here is in this process, and its end is seen by all. No key:
+        # No lease: the writer is in this process, and its end is seen by all. No key:
         # chats are looked up in the shared store, never in this one.
         await own.create(msgspec.structs.replace(self.info, key=None), lease=_FOR_EVER)
         await own.append(self.info.id, copy)
@@ -182,7 +182,7 @@ class StreamRun:
         note_failure(error, self._stream.request_id)
         if not self._opened.done():
             self._opened.set_exception(error)
-            self._opened.exception()  # retrieved here, as whoever waits may have left
+            self._opened.exception()  # retrieved here, as the waiting call may have left
         return self._format.fail(error)
 
     def _open(self) -> None:
@@ -404,8 +404,8 @@ class StreamHub:
             headers=dict(format.headers),
         )
         earlier = await self._health.use(self._store.create(info, lease=LEASE))
-        # Only now that the new stream has the key: whoever resumes the chat meanwhile finds the new
-        # one, not one that is about to end.
+        # Only now that the new stream has the key: a call that resumes the chat meanwhile finds the
+        # new one, not one that is about to end.
         if earlier is not None:
             await self._supersede(earlier)
         run = StreamRun(stream, format, info, self._store, self._linger)

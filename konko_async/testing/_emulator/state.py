@@ -205,7 +205,7 @@ class EmulatorState:
         Returns:
             Whether there was one; always true when calls queue for it.
         """
-        # Not past the queue: a free slot belongs to whoever waits for it.
+        # Not past the queue: a free slot belongs to the call that waits for it.
         if self._capacity is None or (self._busy < self._capacity and not self._queue):
             self._take_place(call)
             return True

@@ -74,7 +74,7 @@ class ServedConnection(asyncio.Protocol):
         del exc
         self._lost.set()
         self._wake.set()
-        # `_closing` is set before the transport is closed, so whoever closed first is named.
+        # `_closing` is set before the transport is closed, so the side that closed first is named.
         self._stage.lost(self, "server" if self._closing else "peer")
 
     # Called by the server.

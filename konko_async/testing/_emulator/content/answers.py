@@ -181,7 +181,7 @@ def _formatted(
     tokens = reply_tokens(prompt.question, seed, index, length)
     if response_format.get("type") == "json_object":
         # Tokens of the JSON text, not of the words: `max_tokens` cuts it, as real answers are cut,
-        # into text that is no longer JSON.
+        # into text that is not JSON any more.
         return tokenize(_encode({"answer": "".join(tokens)}).decode())
     return tokens
 

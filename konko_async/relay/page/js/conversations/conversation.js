@@ -124,7 +124,7 @@ export class Conversation {
     this.aboutUnsaved = true;
   }
 
-  /** What a model is told before a turn of the path. */
+  /** What a model gets before a turn of the path. */
   messagesBefore(turn, model) {
     const path = this.path();
     return path.slice(0, path.indexOf(turn)).flatMap((one) => messagesOf(one, model));

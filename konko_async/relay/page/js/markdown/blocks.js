@@ -1,7 +1,7 @@
 // Markdown's blocks, line by line: text in, a tree out. Knows nothing of the page.
 //
 // CommonMark's algorithm for what models write: headings, lists, quotes, code, tables (GFM), rules.
-// Footnotes as GitHub has them. HTML and reference links are text. A finished block never changes again, so whoever
+// Footnotes as GitHub has them. HTML and reference links are text. A finished block never changes again, so a reader that
 // draws the tree needs to look only at the path of blocks that are still open.
 
 const DEEPEST = 24; // containers in containers; more is text

@@ -254,7 +254,7 @@ export class Side {
     const known = !at("side-problem").hidden && at("side-problem").textContent === words;
     at("side-problem").textContent = words;
     at("side-problem").hidden = false;
-    if (!known) this.open(); // whoever has closed it has read it
+    if (!known) this.open(); // a reader who closed it has read it
   }
 
   // Of one conversation.

@@ -4,7 +4,7 @@ import { Failure } from "./failures.js";
 import { takeRelay } from "./relay.js";
 
 const TOKEN = "konko.token";
-const PATIENCE = 15_000; // ms, for calls that are no streams
+const PATIENCE = 15_000; // ms, for calls that are not streams
 
 export const address = (path) => new URL(path, document.baseURI).href;
 

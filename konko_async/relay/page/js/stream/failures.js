@@ -17,9 +17,9 @@ const WORDS = {
   invalid_request_error: ["The request was refused", "Check the settings, and whether this model takes pictures if you sent one; or begin a new chat if this one is longer than the model can read."],
   request_too_large: ["The conversation is too long to send", "Begin a new chat, or edit the question to be shorter."],
   model_not_found: ["This model is not available here", "Choose another model."],
-  model_unavailable: ["The model’s server does not have this model", "Choose another model. Whoever runs the relay may have to correct its list of models."],
+  model_unavailable: ["The model’s server does not have this model", "Choose another model. The operator of the relay may have to correct its list of models."],
   tool_limit: ["The answer came to no end", "The model called tools again and again. Retry, or ask in another way."],
-  tool_failed: ["A tool failed", "Retry; if it happens again, tell whoever runs the relay."],
+  tool_failed: ["A tool failed", "Retry; if it happens again, tell the operator of the relay."],
   authentication_error: ["The relay asks for a token", "Open the address that it printed when it started, or enter the token."],
   forbidden: ["The relay refused this page", "Open the page at the address that the relay printed."],
   wrong_host: ["The relay is not known by this name", "Open the page at the address that the relay printed."],
@@ -75,11 +75,11 @@ export class Failure extends Error {
   }
 
   get advice() {
-    if (OUR_KEY.includes(this.code)) return "The model’s server does not accept the relay’s key, or its quota is used up. Whoever runs the relay has to mend that.";
+    if (OUR_KEY.includes(this.code)) return "The model’s server does not accept the relay’s key, or its quota is used up. The operator of the relay has to correct that.";
     return (WORDS[this.type] ?? WORDS.internal_error)[1];
   }
 
-  /** For whoever reports it. */
+  /** For a report of it. */
   get fine() {
     const words = [this.detail.charAt(0).toUpperCase() + this.detail.slice(1), this.code && `code ${this.code}`, this.status && `status ${this.status}`];
     return words.filter(Boolean).join(" · ");

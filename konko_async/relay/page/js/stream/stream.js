@@ -35,7 +35,7 @@ export class AnswerStream {
     this.last = last;
   }
 
-  /** Ask, and read to the end. Never throws: how it ended is told to the answer. */
+  /** Ask, and read to the end. Never throws: the answer learns how it ended. */
   async ask(body) {
     this.#answer.state("waiting");
     await this.#run(() => this.#connect("v1/chat/completions", { method: "POST", body, headers: { "X-Resumable": "1" } }));

@@ -1,4 +1,4 @@
-// What a screen reader is told: ends, not tokens.
+// What a screen reader announces: ends, not tokens.
 
 const region = document.getElementById("live");
 const SHORT = 400; // characters of an answer that are read out

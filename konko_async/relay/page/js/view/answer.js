@@ -285,7 +285,7 @@ export class Answer {
       notice.hidden = false;
       notice.append(h("p", { class: "fine" }, "The model ended without a word."));
     }
-    nextFrame(this.#draw); // whoever follows the end follows what stands below it, too
+    nextFrame(this.#draw); // a reader at the end follows what stands below it, too
   }
 
   /** Whether there is something that could be continued. */

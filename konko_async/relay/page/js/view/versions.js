@@ -18,7 +18,7 @@ export function versions(what, place, count, choose) {
   return h("div", { class: "versions", role: "group", "aria-label": `Versions of the ${what}` }, step(-1, "Previous", BACK), words, step(1, "Next", ON));
 }
 
-/** After another version was drawn in place of one: the keyboard goes on where it was. */
+/** After another version was drawn in place of one: the keyboard's focus stays where it was. */
 export function focusPager(element, by, what) {
   const pager = element?.querySelector(".versions");
   if (!pager) return;
