@@ -88,7 +88,7 @@ STREAM_FAULTS = [
         {"stream": "error"},
         "broke",
     ),
-    ("no json", Answer.events(["oops"]), {"stream": "error"}, "no chunk: oops"),
+    ("no json", Answer.events(["oops"]), {"stream": "error"}, "not a chunk: oops"),
     ("refused", Answer.error(400, f"no stream_options, {KEY}"), {"stream": "error"}, "status 400"),
     (
         "held back",
