@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 
+import command_server
 import pytest
 
 # Tests that share a costly thing (a browser, a Redis, a cluster, a built site) stay in one worker, so
@@ -98,10 +99,12 @@ def pytest_runtest_teardown(item, nextitem):
         keep_out_of_collections()
 
 
-# aiohttp reads all certificates of the system when it is imported, a fifth of the CPU of each of the
-# hundreds of commands that tests start. No test calls a server that one of them has signed.
+# aiohttp reads all certificates of the system when it is imported, a fifth of the CPU of what tests
+# start in an interpreter of its own. No test calls a server that one of them has signed.
 os.environ.setdefault("SSL_CERT_FILE", os.devnull)
 os.environ.setdefault("SSL_CERT_DIR", os.devnull)
+
+command_server.install()
 
 # A shell that starts us in the background lets us, and all that we start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -24,6 +24,7 @@ __all__ = ["Exchange"]
 
 _ERROR_BODY = 64 * 1024
 _ERROR_PATIENCE = 5.0  # seconds of silence in the middle of an explanation; the status is known
+_TIMERS_EARLY = 0.001  # seconds: uvloop rounds times to milliseconds, so that a timer may be early
 _FIRST_SUCCESS = 200
 _FIRST_ERROR = 300
 _FIRST_AFTER_REDIRECTS = 400
@@ -244,7 +245,7 @@ def _late(request: Request, started: float) -> APITimeoutError:
     now = asyncio.get_running_loop().time()
     deadline = request.call.deadline
     after = f"after {now - started:.3g} s of this attempt"
-    if deadline is not None and now >= deadline:
+    if deadline is not None and now >= deadline - _TIMERS_EARLY:
         return APITimeoutError(f"the call's total timeout passed {after}", phase="total")
     what = "no first token came" if request.stream else "no whole answer came"
     return APITimeoutError(f"{what} {after}", phase="first_token")

@@ -7,22 +7,17 @@ import os
 import pty
 import re
 import struct
-import sys
 import termios
 import threading
 from dataclasses import dataclass
+
+from command_server import COMMAND, TAKE_TERMINAL, settings
 
 from konko_async.testing import Emulator
 
 KEY = "canary-5ca1ab1e-0ddba11"  # of every test; must appear in no output
 CHAT_MODEL = "codellama/codellama-13b-instruct"
-_COMMAND = (sys.executable, "-m", "konko_async")
 _PATIENCE = 60.0
-# Makes the terminal on its standard input the controlling one, so that Ctrl-C is a signal.
-_TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?>=]*[a-zA-Z]|\x1b[=>]|\x1b\][^\x07]*\x07")
 
 
@@ -35,10 +30,9 @@ class Result:
 
 def environment(emulator=None, home=None, **more):
     """The environment of a command: nothing of the person who runs the tests but the path."""
-    names = ["PATH", "LANG", "LC_ALL", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH"]
-    names += ["SSL_CERT_FILE", "SSL_CERT_DIR"]  # see tests/conftest.py
+    names = ["PATH", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV"]
     env = {name: os.environ[name] for name in names if name in os.environ}
-    env |= {"PYTHONWARNINGS": "default", "PYTHONUTF8": "1", "TERM": "xterm-256color"}
+    env |= {**settings(), "TERM": "xterm-256color"}
     env |= {"KONKO_LOG": "0"}  # the first time, a terminal is told that conversations are kept
     if home is not None:
         env |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
@@ -74,7 +68,7 @@ class Command:
 
 
 @contextlib.asynccontextmanager
-async def command(*arguments, env, executable=_COMMAND):
+async def command(*arguments, env, executable=COMMAND):
     process = await asyncio.create_subprocess_exec(
         *executable,
         *arguments,
@@ -92,7 +86,7 @@ async def command(*arguments, env, executable=_COMMAND):
             await running.finish()
 
 
-async def run(*arguments, env, stdin=b"", executable=_COMMAND, patience=_PATIENCE):
+async def run(*arguments, env, stdin=b"", executable=COMMAND, patience=_PATIENCE):
     """Run a command to its end."""
     async with command(*arguments, env=env, executable=executable) as running:
         return await running.finish(stdin, patience)
@@ -151,12 +145,12 @@ class Terminal:
 
 
 @contextlib.asynccontextmanager
-async def terminal(*arguments, env, width=100, height=24, make=Terminal, executable=_COMMAND):
+async def terminal(*arguments, env, width=100, height=24, make=Terminal, executable=COMMAND):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-S", "-c", _TAKE_TERMINAL, *executable, *arguments),
+            *(*TAKE_TERMINAL, *executable, *arguments),
             env=env,
             stdin=slave,
             stdout=slave,

@@ -325,3 +325,21 @@ async def test_a_deadline_in_the_past_sends_nothing_late():
             await ask(client, stream=True)
         assert caught.value.phase == "total"
         await client.close()
+
+
+def test_timers_of_uvloop_that_are_early_are_no_other_timeout():
+    """They are rounded to milliseconds: the total timeout may be over a moment before its time."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def phases():
+        async with serving(FaultServer(STREAM.stall(0))) as client:
+            for number in range(20):
+                with pytest.raises(APITimeoutError) as caught:
+                    await ask(client, stream=True, timeout=0.01 + number / 9000)
+                yield caught.value.phase
+
+    async def all_of_them():
+        return {phase async for phase in phases()}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(all_of_them()) == {"total"}

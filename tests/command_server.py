@@ -1,0 +1,218 @@
+"""Starts the commands of tests by forking a process that has imported the command line.
+
+Tests run `python -m konko_async` some 400 times, and most of the CPU of each would go into imports.
+After `install`, `subprocess.Popen`, on which asyncio's subprocesses stand too, hands these commands
+to a server: a process that has made the imports, and has neither threads nor event loops. It forks a
+child per command, which takes over the arguments, environment, folder, terminal and descriptors of
+the command, and runs the package as `-m` does. The rest is the system's, as ever: the command is a
+process and a child of the one that started it, with its pid, exit code, signals, pipes, terminal.
+
+A new interpreter is started for a command with other options of Popen than those, or with settings
+that an interpreter reads when it starts (`PYTHON...`, the locale) other than `settings`; and for all
+commands with `KONKO_FORK=0`, or where coverage is measured.
+"""
+
+import atexit
+import ctypes
+import fcntl
+import gc
+import importlib
+import inspect
+import io
+import os
+import pickle
+import pkgutil
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+import warnings
+
+COMMAND = (sys.executable, "-m", "konko_async")
+# Before a command: makes the terminal on its standard input the controlling one, for Ctrl-C.
+_TAKE = (
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+TAKE_TERMINAL = (sys.executable, "-S", "-c", _TAKE)
+_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+_LONGEST = 1 << 20  # bytes of a request: arguments and environment
+# What is read when an interpreter starts, or, of certificates, when aiohttp is imported.
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "SSL_CERT_")
+# Parts of names of modules which import matplotlib, and with it numpy, which starts threads.
+_DRAWING = ("plot", "bulk.report")
+# What commands import as they run.
+_LATER = ("konko_async._client", "uvloop", "encodings.idna", "stringprep", "click._textwrap")
+# What Popen passes on if nothing else is asked for; of the other arguments, the server knows all.
+_DEFAULTS = {"executable": None, "preexec_fn": None, "close_fds": True, "pass_fds": (),
+    "startupinfo": None, "creationflags": 0, "shell": False, "restore_signals": True, "gid": None,
+    "gids": None, "uid": None, "umask": -1, "start_new_session": False, "process_group": -1}  # fmt: skip
+_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+def install():
+    """Let this process start commands through a server; it begins with the first of them."""
+    covered = {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"} & set(os.environ)
+    if sys.platform == "linux" and os.environ.get("KONKO_FORK") != "0" and not covered:
+        subprocess.Popen._execute_child = _through(_Server(), subprocess.Popen._execute_child)
+
+
+def _through(server, execute_child):
+    """Popen's method that makes the process, with the server in front of it."""
+    signature = inspect.signature(execute_child)
+
+    def execute(popen, *given):
+        options = signature.bind(popen, *given).arguments
+        arguments = options["args"] if isinstance(options["args"], list | tuple) else ()
+        on_terminal = tuple(arguments[:4]) == TAKE_TERMINAL
+        arguments = arguments[4:] if on_terminal else arguments
+        ours = tuple(arguments[:3]) == COMMAND
+        if ours and all(options[name] == value for name, value in _DEFAULTS.items()):
+            environment = os.environ if options["env"] is None else options["env"]
+            ends = [options["p2cread"], options["c2pwrite"], options["errwrite"]]
+            popen.pid = server.start(
+                [own if end == -1 else end for own, end in enumerate(ends)],
+                [os.fsdecode(argument) for argument in arguments[3:]],
+                {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
+                os.path.abspath(options["cwd"] or "."),  # noqa: PTH100 - bytes, too
+                on_terminal,
+            )
+            if popen.pid is not None:
+                popen._child_created = True
+                popen._close_pipe_fds(*(options[name] for name in _PIPES))
+                return
+        execute_child(popen, *given)
+
+    return execute
+
+
+def settings():
+    """The variables that are read at the start of the commands which the server makes."""
+    names = ("LANG", "LC_ALL", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR")  # see conftest.py
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    return {**kept, "PYTHONWARNINGS": "default", "PYTHONUTF8": "1"}
+
+
+class _Server:
+    def __init__(self):
+        # Made before any test, so that none seems to leave it behind.
+        self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
+        self._lock = threading.Lock()
+        self._settings = settings()
+        self._process = None
+
+    def start(self, descriptors, arguments, environment, folder, on_terminal):
+        """Start a command; returns its pid, or None if it needs an interpreter of its own."""
+        read = {name: environment[name] for name in environment if name.startswith(_READ_AT_START)}
+        if read != self._settings:
+            return None
+        with self._lock:
+            if self._process is None:
+                self._begin(environment)
+            request = pickle.dumps((arguments, environment, folder, on_terminal))
+            # The command becomes our child when the process between it and the server ends.
+            prctl = ctypes.CDLL(None).prctl
+            prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            try:
+                socket.send_fds(self._socket, [request], descriptors)
+                return int(self._socket.recv(_LONGEST))
+            finally:
+                prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+    def _begin(self, environment):
+        end = self._theirs.fileno()
+        command = (sys.executable, __file__, str(end))
+        self._process = subprocess.Popen(
+            command, env=environment, pass_fds=[end], stdin=subprocess.DEVNULL
+        )
+        self._theirs.close()
+        atexit.register(self._end)
+
+    def _end(self):
+        self._socket.close()  # that is what ends the server
+        self._process.wait()
+
+
+def main():
+    """Serve until the tests end, or return in a child that is to be the command."""
+    _import_the_command_line()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the commands
+    while True:
+        request, descriptors, *_ = socket.recv_fds(control, _LONGEST, 3)
+        if not request:
+            sys.exit()
+        reading, writing = os.pipe()
+        between = os.fork()
+        if between == 0:
+            pid = os.fork()
+            if pid == 0:
+                control.detach()
+                _become(descriptors, *pickle.loads(request))  # noqa: S301 - from our own tests
+                return
+            os.write(writing, str(pid).encode())
+            os._exit(0)
+        os.waitpid(between, 0)
+        control.send(os.read(reading, 32))
+        for descriptor in (reading, writing, *descriptors):
+            os.close(descriptor)
+
+
+def _import_the_command_line():
+    with warnings.catch_warnings():
+        # Commands would show a warning where no test sees it: in the output of the server.
+        warnings.simplefilter("error")
+        package = importlib.import_module("konko_async.cli")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(word in module.name for word in _DRAWING):
+                importlib.import_module(module.name)
+        for name in _LATER:
+            importlib.import_module(name)
+    threads = os.listdir("/proc/self/task")  # noqa: PTH208 - their number is enough
+    assert len(threads) == 1, "a module starts a thread, which a fork would lose"
+    gc.collect()
+    gc.freeze()  # children collect nothing of it, and share its memory
+
+
+def _become(descriptors, arguments, environment, folder, on_terminal):
+    if on_terminal:
+        os.setsid()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if on_terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, _stream(number, getattr(sys, name)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    sys.path[0] = folder
+    sys.argv = ["-m", *arguments]
+    sys.orig_argv = [*COMMAND, *arguments]
+
+
+def _stream(number, model):
+    """What an interpreter makes of a standard descriptor when it starts."""
+    unbuffered = {"buffering": 0} if model.write_through else {}
+    return io.TextIOWrapper(
+        open(number, "wb" if number else "rb", closefd=False, **unbuffered),
+        encoding=model.encoding,
+        errors=model.errors,
+        newline="\n",
+        line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
+        write_through=model.write_through,
+    )
+
+
+if __name__ == "__main__":
+    main()
+    # Not within main: the command ends as a program does, with all that an interpreter does then.
+    runpy.run_module("konko_async", run_name="__main__", alter_sys=True)
