@@ -98,7 +98,7 @@ class NamedServer(Protocol):
         """Where it is."""
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """What one call shares over its attempts; changed only on the loop that runs it.
 
     Attributes:
@@ -109,25 +109,20 @@ class Call:
         waiting: how many of its attempts wait for limits now.
         doing: what the call is waiting for, in words, for the note on a cancellation.
         open_responses: streams that were opened and have not been handed on yet.
-        tried: the endpoints that its attempts went to; set only where there are several.
+        tried: the endpoints that its attempts went to; only where there are several.
         affinity: the id of what it belongs to, such as a conversation, or None; also only there.
     """
 
-    __slots__ = (
-        "affinity", "attempts", "deadline", "doing", "open_responses", "queued", "started", "tried",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, started: float, total: float | None) -> None:
-        self.started = started
-        self.deadline = None if total is None else started + total
-        self.attempts: list[Attempt] = []
-        self.queued = 0.0
-        self.waiting = 0
-        self.doing = "starting"
-        self.open_responses: list[Response] = []
-        self.tried: tuple[object, ...]
-        self.affinity: str | None
+    # A struct, as making one in C costs a tenth of doing so in Python; so are those below.
+    started: float
+    deadline: float | None
+    attempts: list[Attempt] = []
+    queued: float = 0.0
+    waiting: int = 0
+    doing: str = "starting"
+    open_responses: list[Response] = []
+    tried: tuple[object, ...] = ()
+    affinity: str | None = None
 
     def hand_on(self, kept: Response | None) -> None:
         """Close what middleware lost on its way: only what the caller gets holds a connection.
@@ -143,7 +138,7 @@ class Call:
             response.close()
 
 
-class AttemptTimes:
+class AttemptTimes(msgspec.Struct, eq=False):
     """What one attempt has waited for; filled in while it is made, and read when it has ended.
 
     It stands beside the request, which never changes, and copies of a request share it.
@@ -152,15 +147,12 @@ class AttemptTimes:
         queued: seconds that it waited for the limits.
         connect: seconds that making a new connection took, its wait for a slot included, or None
             for a pooled one.
-        endpoint: what it goes to; set only where there are several endpoints.
+        endpoint: what it goes to, where there are several endpoints; else None.
     """
 
-    __slots__ = ("connect", "endpoint", "queued")
-
-    def __init__(self) -> None:
-        self.queued = 0.0
-        self.connect: float | None = None
-        self.endpoint: NamedServer | None
+    queued: float = 0.0
+    connect: float | None = None
+    endpoint: NamedServer | None = None
 
 
 class Request(msgspec.Struct, eq=False):
@@ -184,7 +176,6 @@ class Request(msgspec.Struct, eq=False):
         target: another origin and key to send to (a ``Fallback``), or None for the client's own.
     """
 
-    # A struct, as making and copying one in C costs a tenth of doing so in Python.
     operation: Operation
     path: str
     params: Any
@@ -235,7 +226,7 @@ class Request(msgspec.Struct, eq=False):
         )
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """An answer: whole (``result``) or open (``stream``), and what is to happen when it ends.
 
     Attributes:
@@ -253,27 +244,22 @@ class Response:
         cached: whether it came from the answer cache, and not from a server.
     """
 
-    __slots__ = (
-        "_callbacks", "base_url", "cached", "closed", "error_type", "first_token_at", "headers",
-        "outcome", "request_id", "result", "status", "stream", "usage",
-    )  # fmt: skip
+    status: int
+    headers: Mapping[str, str]
+    request_id: str | None = None
+    base_url: str | None = None
+    result: Any = None
+    stream: Any = None
+    usage: Usage | None = None
+    first_token_at: float | None = None
+    cached: bool = False
+    closed: bool = False
+    outcome: str = "ok"
+    error_type: str | None = None
+    _callbacks: list[Callable[[Response], object]] = []
 
-    def __init__(
-        self, status: int, headers: Mapping[str, str], request_id: str | None = None
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.request_id = request_id
-        self.base_url: str | None = None
-        self.result: Any = None
-        self.stream: Any = None
-        self.usage: Usage | None = None
-        self.first_token_at: float | None = None
-        self.cached = False
-        self.closed = False
-        self.outcome = "ok"
-        self.error_type: str | None = None
-        self._callbacks: list[Callable[[Response], object]] = []
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.outcome if self.closed else 'open'}>"
 
     @property
     def model(self) -> str | None:

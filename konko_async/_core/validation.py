@@ -72,13 +72,15 @@ def check_messages(messages: Any) -> Any:
         ConfigurationError: names the index of the message at fault.
     """
     # A list first: whether something is a Sequence is a slow question.
-    if not isinstance(messages, (list, Sequence)) or isinstance(messages, (str, bytes)):
+    if type(messages) is not list and (
+        not isinstance(messages, Sequence) or isinstance(messages, (str, bytes))
+    ):
         raise ConfigurationError(
             f"messages must be a list of messages, not {_named(messages)}; one question is "
             '[{"role": "user", "content": "..."}]'
         )
     for index, message in enumerate(messages):
-        if isinstance(message, (dict, Mapping)):  # dict first: the other check is slow
+        if type(message) is dict or isinstance(message, Mapping):  # which is a slow check
             role, content = message.get("role"), message.get("content")
             if role == "user" and type(content) is str:  # the common message, the short way
                 continue
@@ -146,7 +148,9 @@ def check_sampling(params: Mapping[str, Any]) -> None:
         if name in _RANGES:
             _check_range(name, value, *_RANGES[name])
         elif name in _AT_LEAST:
-            _check_integer(name, value, _AT_LEAST[name])
+            least = _AT_LEAST[name]
+            if type(value) is not int or value < least:  # which says what is wrong
+                _check_integer(name, value, least)
         elif name == "seed":
             _check_integer(name, value, None)
         elif name == "stop":
@@ -217,6 +221,8 @@ def known_keywords(call: str, params: Mapping[str, Any], known: frozenset[str]) 
     Raises:
         TypeError: as Python does for any function; says how to pass what we do not know.
     """
+    if known.issuperset(params):  # in one call of C
+        return
     for name in params:
         if name not in known:
             raise TypeError(

@@ -75,7 +75,8 @@ class AttemptHandler:
             if log is not None:
                 log.write(request, started, now, None, error)
             raise
-        now = loop.time()
+        # By the exchange's clock: an answer that is whole has just come to its end.
+        now = response.first_token_at or loop.time()
         # A stream is not over: limits settle at its end, while breaker and log count its first
         # delta.
         if lane is not None and permit is not None:

@@ -343,6 +343,7 @@ class Engine:
         options: CallOptions,
     ) -> Request:
         timeout = Timeout.of(options.timeout, self.policies.timeout)
+        started, total = asyncio.get_running_loop().time(), timeout.total
         if options.extra_body:
             # Merged before the request is made, so that limits, breaker and records know the model
             # that is sent.
@@ -358,7 +359,7 @@ class Engine:
             query=options.extra_query,
             timeout=timeout,
             priority=options.priority or "interactive",
-            call=Call(asyncio.get_running_loop().time(), timeout.total),
+            call=Call(started, None if total is None else started + total),
         )
         if options.extra_body:
             _check_finite(request.content, options.extra_body)

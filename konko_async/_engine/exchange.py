@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NoReturn
 
-from konko_async._core.deadline import Deadline, earliest
+from konko_async._core.deadline import Deadline, DeadlineQueue, earliest
 from konko_async._core.pipeline import Request, Response
 from konko_async._http.error_responses import redirect_error, status_error
 from konko_async._http.hints import add_hint
@@ -39,7 +39,7 @@ class Exchange:
         attempt_timeout: seconds for one attempt, or None.
     """
 
-    __slots__ = ("_attempt_timeout", "_max_body", "_transport")
+    __slots__ = ("_attempt_timeout", "_deadlines", "_max_body", "_transport")
 
     def __init__(
         self, transport: Transport, *, max_body_bytes: int, attempt_timeout: float | None
@@ -47,6 +47,7 @@ class Exchange:
         self._transport = transport
         self._max_body = max_body_bytes
         self._attempt_timeout = attempt_timeout
+        self._deadlines: DeadlineQueue | None = None  # of the loop that made the last attempt
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer: its body read and decoded, or its stream open at the first delta."""
@@ -58,9 +59,12 @@ class Exchange:
             last = earliest(last, started + self._attempt_timeout)
         first_token = request.timeout.first_token
         due = last if first_token is None else earliest(last, started + first_token)
+        deadlines = self._deadlines
+        if deadlines is None or deadlines.loop is not loop:
+            deadlines = self._deadlines = DeadlineQueue(loop)
         answer: OpenResponse | None = None
         try:
-            with Deadline(loop, due, last) as deadline:
+            with Deadline(deadlines, due, last) as deadline:
                 answer = await self._transport.open(request)
                 try:
                     if not _FIRST_SUCCESS <= answer.status < _FIRST_ERROR:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 
-from konko_async._core.deadline import Deadline
+from konko_async._core.deadline import Deadline, DeadlineQueue
 from konko_async._http.aiohttp_internals import HookedConnector, silence, take_idle
 from konko_async._http.write_batcher import WriteBatcher
 
@@ -66,10 +66,11 @@ class _Slots(asyncio.Semaphore):
 
     made_at = -math.inf
 
-    async def take(self, patience: float | None) -> None:
+    async def take(self, deadlines: DeadlineQueue, patience: float | None) -> None:
         """Wait for a slot, as long as connections are made: a host that is down fails all at once.
 
         Args:
+            deadlines: of the running loop.
             patience: seconds to wait after the last connection was made, or None.
 
         Raises:
@@ -78,11 +79,11 @@ class _Slots(asyncio.Semaphore):
         if patience is None or not self.locked():
             await self.acquire()
             return
-        loop = asyncio.get_running_loop()
+        loop = deadlines.loop
         since = loop.time()
         while True:
             try:
-                with Deadline(loop, max(since, self.made_at) + patience):
+                with Deadline(deadlines, max(since, self.made_at) + patience):
                     await self.acquire()
             except TimeoutError:
                 if loop.time() >= self.made_at + patience:
@@ -102,6 +103,7 @@ class Connector(HookedConnector):
     def __init__(self, loop: asyncio.AbstractEventLoop, keepalive: KeepAlive | None) -> None:
         super().__init__(loop, **socket_options(keepalive))
         self.outbox = WriteBatcher(loop)
+        self._deadlines = DeadlineQueue(loop)
         self._slots: WeakValueDictionary[Any, _Slots] = WeakValueDictionary()
 
     def __del__(self, *_: object) -> None:
@@ -120,9 +122,10 @@ class Connector(HookedConnector):
         patience = wanted.patience
         slots = self._slots_of(address)
         try:
-            await slots.take(patience)
+            await slots.take(self._deadlines, patience)
             try:
-                with Deadline(loop, None if patience is None else loop.time() + patience):
+                until = None if patience is None else loop.time() + patience
+                with Deadline(self._deadlines, until):
                     made = await connect()
             finally:
                 slots.release()

@@ -84,7 +84,7 @@ class OpenResponse:
         headers: case-insensitive.
         request_id: ``x-request-id``, or None.
         host: the server's name (and port), for messages.
-        content: the body.
+        content: the body; at its end the connection goes back to the pool by itself.
         read: coroutine function; the bytes that are there, ``b""`` at the end of the body. Raises
             one of :data:`FOREIGN`, to be given to :func:`translate`.
         redactor: masks the secrets of the request that is answered.
@@ -104,7 +104,7 @@ class OpenResponse:
         self.read = body.readany
 
     def at_hand(self, limit: int) -> bytes | None:
-        """Return the body and let go of the connection, if all of it has come with its head.
+        """Return the body if all of it has come with its head.
 
         Args:
             limit: bytes that it may have.
@@ -113,7 +113,6 @@ class OpenResponse:
         if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
             return None
         body: bytes = content.read_nowait()
-        self.release()
         return body
 
     def leftover(self) -> bytes:
@@ -204,6 +203,7 @@ class Transport:
         self._pid = os.getpid()
         self._places: dict[str, Destination] = {}
         self._hooked = self._direct = False  # decided when a session is made
+        self._connector: Any = None  # of that session, if it is one of ours
         self.secrets = secrets or SecretsInUse()
         self.secrets.put(self, _secrets_of(settings))
         key = settings.api_key
@@ -263,7 +263,11 @@ class Transport:
         try:
             for stale in range(_STALE + 1):
                 try:
-                    return await self._send(session, request, place)
+                    outgoing = self._outgoing(request, place)
+                    if outgoing is None:
+                        return await self._through_session(session, request, place)
+                    found = await send(self._connector, place, outgoing)
+                    return OpenResponse(*found, place.name, self.redactor(request))
                 except _CLOSED_UNDER_US as error:
                     if stale == _STALE or not self._own or wanted.seconds is not None:
                         failure = translate(error, place.name)
@@ -278,15 +282,10 @@ class Transport:
             request.times.connect = wanted.seconds
         raise failure
 
-    async def _send(
+    async def _through_session(
         self, session: aiohttp.ClientSession, request: Request, place: Destination
     ) -> OpenResponse:
-        if self._direct and not is_patched():
-            connector: Any = session.connector  # one of ours, as the way is direct
-            outgoing = self._outgoing(request, place, connector.outbox)
-            if outgoing is not None:
-                head, body, connection = await send(connector, place, outgoing)
-                return OpenResponse(head, body, connection, place.name, self.redactor(request))
+        """Send a request in aiohttp's own way."""
         bound = self._timeout
         if not self._hooked:  # these connections are not made by a connector of ours
             bound = aiohttp.ClientTimeout(total=None, connect=request.timeout.connect)
@@ -358,21 +357,19 @@ class Transport:
                 self._places[key] = place
         return Destination(place.url.update_query(request.query)) if request.query else place
 
-    def _outgoing(
-        self, request: Request, place: Destination, outbox: WriteBatcher
-    ) -> _Outgoing | None:
+    def _outgoing(self, request: Request, place: Destination) -> _Outgoing | None:
         """Return a request as it is sent; None: it is out of the ordinary, and aiohttp's job."""
         content = request.content
         if content is None:
-            rest = b"\r\n"
+            content, end = b"", b"\r\n"
         elif content.__class__ is bytes and len(content) < LARGE:
-            rest = b"Content-Length: %d\r\n\r\n%b" % (len(content), content)
+            end = b"Content-Length: %d\r\n\r\n" % len(content)
         else:
             return None
-        fields = self._fields(request)
-        if fields is None:
+        if not self._direct or is_patched() or (fields := self._fields(request)) is None:
             return None
-        return _Outgoing(outbox, (request.operation.method.encode(), place.start, fields, rest))
+        method = request.operation.method.encode()
+        return _Outgoing(self._connector.outbox, (method, place.start, fields, end, content))
 
     def _fields(self, request: Request) -> bytes | None:
         """Return the headers as they are sent; None: one says how the request is to be sent."""
@@ -410,7 +407,7 @@ class Transport:
             raise ConfigurationError("the client is closed; make a new AsyncKonko")
         loop = asyncio.get_running_loop()
         if self._session is not None and self._loop is loop and self._pid == os.getpid():
-            if self._session.closed:
+            if not self._own and self._session.closed:
                 raise ConfigurationError("session= is closed; it must stay open for its clients")
             return self._session
         if self._own:
@@ -432,8 +429,10 @@ class Transport:
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         self._hooked = probe().connector
         keepalive = self.settings.keepalive
+        if self._hooked:
+            self._connector = Connector(loop, keepalive)
         session = aiohttp.ClientSession(
-            connector=Connector(loop, keepalive)
+            connector=self._connector
             if self._hooked
             else aiohttp.TCPConnector(**socket_options(keepalive)),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -132,13 +132,10 @@ class RequestBucket(AsyncLimiter):
         # The level first: it is a comparison of floats, the window may have slots to expire.
         if level > self._grace:
             return None
-        spent = self.spent
-        if now >= spent.expires:
-            spent.expire(now)
-        if spent.total + amount > self.limit:
-            return None
-        self._level = level
-        return spent.add(now, amount)
+        charge = self.spent.take(now, amount, self.limit)
+        if charge is not None:
+            self._level = level
+        return charge
 
     def delay(self, now: float, amount: float = 1.0, ahead: float = 0.0) -> float:
         """Seconds until ``amount`` fits after ``ahead`` others; see :class:`Bucket`."""
@@ -244,13 +241,14 @@ class TokenBucket:
         if level > self._grace and level > room + self._grace:
             return None
         spent = self.spent
-        if now >= spent.expires:
-            spent.expire(now)
-        # An empty window admits any amount: one above the limit would otherwise wait forever.
-        if spent.total + amount > self.limit and spent.total > 0.0:
-            return None
+        charge = spent.take(now, amount, self.limit)
+        if charge is None:
+            if spent.total > 0.0:
+                return None
+            # An empty window admits any amount: one above the limit would otherwise wait forever.
+            charge = spent.add(now, amount)
         self._level = level + amount
-        return spent.add(now, amount)
+        return charge
 
     def delay(self, now: float, amount: float, ahead: float = 0.0) -> float:
         """Seconds until ``amount`` fits after ``ahead`` others; see :class:`Bucket`."""

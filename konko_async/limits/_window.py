@@ -48,6 +48,19 @@ class SlidingSum:
         self._current: Charge = [_DEAD, 0.0]
         self._until = _DEAD
 
+    def take(self, now: float, amount: float, limit: float) -> Charge | None:
+        """Count ``amount`` as of now if the sum then is at most ``limit``; see :meth:`add`."""
+        if now >= self.expires:
+            self.expire(now)
+        if self.total + amount > limit:
+            return None
+        if now >= self._until:
+            self._open(now)
+        slot = self._current
+        slot[1] += amount
+        self.total += amount
+        return slot
+
     def add(self, now: float, amount: float) -> Charge:
         """Count ``amount`` as of now and return where it is counted."""
         if now >= self._until:

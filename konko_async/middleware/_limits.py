@@ -67,7 +67,10 @@ class AttemptLimits:
         # Before the permit, not after: what is given back by a graceful stop must not use up a
         # limit.
         work.check()
-        lane = self._lane(request)
+        fingerprint = self._fingerprint
+        if request.target is not None:
+            fingerprint = _target_fingerprint(request.target, fingerprint)
+        lane = self._limiter.lane(request.model, fingerprint)
         permit = lane.try_admit(self._tokens(lane, request), request.priority)
         if permit is not None:
             work.begin()
@@ -138,12 +141,6 @@ class AttemptLimits:
             permit.settle(None)
         permit.release(outcome=outcome)
         current_work().fail()
-
-    def _lane(self, request: Request) -> Lane:
-        fingerprint = self._fingerprint
-        if request.target is not None:
-            fingerprint = _target_fingerprint(request.target, fingerprint)
-        return self._limiter.lane(request.model, fingerprint)
 
     def _tokens(self, lane: Lane, request: Request) -> int:
         return self._limiter.estimate(request.params) if lane.counts_tokens else 0

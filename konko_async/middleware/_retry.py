@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
+from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from konko_async._core.classification import classify
@@ -96,7 +96,8 @@ class RetryMiddleware:
         # bill, twice.
         if request.operation.method == "POST" and not (headers and _has_key(headers)):
             key = f"konko-{os.urandom(16).hex()}"
-            request = request.replace(headers={**headers, _IDEMPOTENCY_KEY: key})
+            # Not request.replace(), which is for layers that change more than headers.
+            request = replace(request, headers={**headers, _IDEMPOTENCY_KEY: key})
         try:
             response = await call_next(request)
         except KonkoError as error:
@@ -272,7 +273,7 @@ class _Series:
         if call.attempts:
             # The record was written when the attempt ended, before anybody knew whether it would be
             # repeated.
-            call.attempts[-1] = msgspec.structs.replace(call.attempts[-1], retry_delay=wait)
+            call.attempts[-1] = replace(call.attempts[-1], retry_delay=wait)
         if self.policy.on_retry is None:
             return
         try:

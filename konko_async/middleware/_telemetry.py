@@ -247,7 +247,7 @@ def _estimated(record: CallRecord, reader: Any, prompt: Any) -> CallRecord:
 
 
 def _endpoint_of(request: Request) -> NamedServer | None:
-    return getattr(request.times, "endpoint", None)
+    return request.times.endpoint
 
 
 def _at(record: Attempt, endpoint: NamedServer, response: Response | None) -> Attempt:

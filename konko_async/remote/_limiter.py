@@ -15,6 +15,7 @@ Send = Callable[[tuple[Any, ...]], object]
 """Sends a message (a tuple of builtins that begins with its kind) to the other side, in order."""
 
 _REPORTED = "x-ratelimit-"
+_COUNTED_ELSEWHERE: tuple[list[float], None] = ([0.0, 0.0], None)
 
 
 class RemotePermit(Permit):
@@ -24,21 +25,9 @@ class RemotePermit(Permit):
         number: the other side knows it by.
     """
 
-    __slots__ = ("_corrected", "_granted_at", "_refunded", "_remote", "_used", "number")
-
-    def __init__(self, remote: RemoteLane, number: int, tokens: int, waited: float) -> None:
-        # What belongs to a lane of this process is left unset.
-        self._remote = remote
-        self.number = number
-        # Latency is measured here, where the call is made: the way to the other process is not part
-        # of it.
-        self._granted_at = asyncio.get_running_loop().time()
-        self._used: int | None = None
-        self._refunded = False
-        self._open = True
-        self._settled = False
-        self.tokens = tokens
-        self.waited = waited
+    number: int = 0
+    _used: int | None = None
+    _refunded: bool = False
 
     def settle(self, total_tokens: int | None) -> None:
         """Note what was used; reported with the release."""
@@ -57,8 +46,9 @@ class RemotePermit(Permit):
         if self._open:
             self._open = False
             if latency is None:
-                latency = asyncio.get_running_loop().time() - self._granted_at
-            self._remote.tell("end", self.number, self._used, self._refunded, latency, outcome)
+                latency = asyncio.get_running_loop().time() - self.admitted_at
+            remote: Any = self._owner
+            remote.tell("end", self.number, self._used, self._refunded, latency, outcome)
 
 
 class RemoteLane(Lane):
@@ -115,13 +105,19 @@ class RemoteLane(Lane):
             await future
         except asyncio.CancelledError:
             if not limiter.forget(number):  # it was granted meanwhile
-                permit = RemotePermit(self, number, tokens, 0.0)
+                permit = self._permit(number, tokens, 0.0)
                 permit.refund()
                 permit.release(outcome="cancelled")
             else:
                 self.tell("drop", number)
             raise
-        return RemotePermit(self, number, tokens, loop.time() - began)
+        return self._permit(number, tokens, loop.time() - began)
+
+    def _permit(self, number: int, tokens: int, waited: float) -> RemotePermit:
+        # Latency is measured here, where the call is made: the way to the other process is not part
+        # of it.
+        now = asyncio.get_running_loop().time()
+        return RemotePermit(self, 0, now, 0, tokens, _COUNTED_ELSEWHERE, waited, number=number)
 
     def observe_headers(self, headers: Mapping[str, str]) -> None:
         """Report the headers that describe limits."""

@@ -60,7 +60,7 @@ def server_attributes(base_url: str) -> Names:
 
 def endpoint_attributes(request: Any) -> Names:
     """Return which of several endpoints an attempt went to; empty where there is one server."""
-    endpoint = getattr(request.times, "endpoint", None)  # set only where there are several
+    endpoint = request.times.endpoint
     if endpoint is None:
         return {}
     return {"konko_async.endpoint": endpoint.name, **server_attributes(endpoint.base_url)}
