@@ -1,9 +1,14 @@
 """An emulator that answers with the question, and a client for it."""
 
 import pytest
+from steady_loop import SteadyLoop
 
 from konko_async import AsyncKonko
 from konko_async.testing import Emulator
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"steady": SteadyLoop}
 
 
 def echo(body):

@@ -227,6 +227,7 @@ async def test_a_table_that_cannot_be_written_loses_no_answer(client, emulator, 
 
 async def test_a_stopped_run_leaves_no_table_and_is_resumed(client, emulator, parquet, tmp_path):
     stop, notices = Stop(), []
+    emulator.latency = 0.002  # there is progress to see
     task = asyncio.create_task(
         run(
             client, parquet, tmp_path / "out.parquet", stop=stop, max_concurrency=1,

@@ -54,7 +54,7 @@ def piped():
     for end in ends:
         os.close(end)
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def drained():
 
     def finish():
         os.close(writer)
-        thread.join(5)
+        thread.join(60)
         return [json.loads(text) for text in b"".join(parts).splitlines()]
 
     return writer, finish
@@ -228,7 +228,7 @@ async def test_a_reader_that_is_slow_holds_up_the_calls(client, emulator, piped)
     thread.start()
     report = await task
     os.close(writer)
-    thread.join(5)
+    thread.join(60)
     assert report.done == 2000 == b"".join(parts).count(b"\n")
 
 
@@ -277,7 +277,7 @@ async def test_cancelled_while_a_line_is_half_written(client, emulator, piped):
     thread.start()
     report = await task
     os.close(writer)
-    thread.join(5)
+    thread.join(60)
     data = b"".join(parts)
     assert data.endswith(b"\n")
     assert data.count(b"\n") == report.done > 0

@@ -25,11 +25,20 @@ class Seen(Processes):
     def __init__(self, count):
         super().__init__(count)
         self.links = []
+        self._started = asyncio.Event()
 
     async def start(self, heard, lost):
         link = await super().start(heard, lost)
         self.links.append(link)
+        self._started.set()
         return link
+
+    async def wait_for(self, number):
+        """Wait until so many have been started in all."""
+        async with asyncio.timeout(60):
+            while len(self.links) < number:
+                self._started.clear()
+                await self._started.wait()
 
     def kill(self, number=0):
         os.kill(self.links[number].pid, signal.SIGKILL)
@@ -145,18 +154,29 @@ async def test_a_429_in_one_process_pauses_all(tmp_path):
 async def test_a_killed_worker_costs_what_was_in_flight(tmp_path):
     rows, source = 300, tmp_path / "in.jsonl"
     write(source, [line(number) for number in range(rows)])
-    seen = Seen(2)
+    seen, answering = Seen(2), asyncio.Event()
+
+    async def answer(_body):
+        await answering.wait()
+        return "fine"
+
     async with (
-        Emulator(latency=0.02) as emulator,
+        Emulator(latency=0.02, answer=answer) as emulator,
         AsyncKonko(base_url=emulator.base_url, api_key="any", retry=None) as client,
     ):
         work = asyncio.create_task(
             run(client, source, tmp_path / "out.jsonl", workers=seen, max_concurrency=32)
         )
-        await emulator.wait_until(lambda: emulator.received > 60, timeout=30)
-        seen.kill(0)
-        await emulator.wait_until(lambda: emulator.received > 180, timeout=30)
-        seen.kill(1)
+        for number, received in ((0, 60), (1, 180)):
+            answering.set()
+            await seen.wait_for(number + 2)
+            await emulator.wait_until(lambda least=received: emulator.received > least, timeout=60)
+            # All that may be in flight is, and stays so: also in the worker that is killed.
+            answering.clear()
+            await emulator.wait_until(lambda: emulator.in_flight == 32, timeout=60)
+            seen.kill(number)
+            await seen.wait_for(number + 3)
+        answering.set()
         report = await work
         sent = asked(emulator)
         assert client.limits.lanes[0].in_flight == 0
@@ -269,7 +289,7 @@ async def test_stopping(tmp_path, times):
     ):
         options = {"workers": Processes(2), "stop": stop, "max_concurrency": 8}
         work = asyncio.create_task(run(client, source, tmp_path / "out.jsonl", **options))
-        await emulator.wait_until(lambda: emulator.in_flight == 8, timeout=30)
+        await emulator.wait_until(lambda: emulator.in_flight == 8, timeout=60)
         for _ in range(times):
             stop.request()
         report = await work
@@ -278,7 +298,7 @@ async def test_stopping(tmp_path, times):
         assert report.left
         if times == 1:
             assert emulator.received == report.done
-        await emulator.wait_until(lambda: emulator.in_flight == 0, timeout=30)
+        await emulator.wait_until(lambda: emulator.in_flight == 0, timeout=60)
         rest = await run(client, source, tmp_path / "out.jsonl", workers=Processes(2))
     assert (rest.done, rest.left) == (50, 0)
     assert ids(tmp_path / "out.jsonl") == [f"id-{number}" for number in range(50)]
@@ -317,17 +337,14 @@ async def test_workers_end_with_a_parent_that_is_killed(tmp_path):
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         pids = [int(await parent.stdout.readline()) for _ in range(2)]
-        await emulator.wait_until(lambda: emulator.received > 40, timeout=30)
+        await emulator.wait_until(lambda: emulator.received > 40, timeout=60)
         parent.kill()
         await parent.wait()
         # Their connections are closed with them; no call comes after that.
-        await emulator.wait_until(lambda: emulator.in_flight == 0, timeout=30)
-        for _ in range(500):
-            if all(gone(pid) or zombie(pid) for pid in pids):
-                break
-            await asyncio.to_thread(os.sched_yield)
-            await asyncio.sleep(0.01)
-        assert all(gone(pid) or zombie(pid) for pid in pids)
+        await emulator.wait_until(lambda: emulator.in_flight == 0, timeout=60)
+        async with asyncio.timeout(60):
+            while not all(gone(pid) or zombie(pid) for pid in pids):
+                await asyncio.sleep(0.01)
         before = {row["custom_id"] for row in read_whole(output)}
         sent = emulator.received
         assert sent - len(before) <= 16

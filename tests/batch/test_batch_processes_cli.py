@@ -44,7 +44,7 @@ async def test_ctrl_c_reaches_the_run_and_not_its_workers(tmp_path):
     async with Emulator(latency=0.1) as emulator:
         options = (source, output, "--processes", 2, "--max-concurrency", 8)
         command = await start(emulator, *options)
-        await emulator.wait_until(lambda: emulator.in_flight == 8, timeout=30)
+        await emulator.wait_until(lambda: emulator.in_flight == 8, timeout=60)
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does it: to the whole group
         _, said = await command.communicate()
         assert command.returncode == 130, said

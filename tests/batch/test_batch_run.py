@@ -342,7 +342,7 @@ async def test_two_runs_on_one_output(client, emulator, tmp_path):
     source, output = write(tmp_path / "in.jsonl", [line(0)]), tmp_path / "out"
     first = asyncio.ensure_future(run(client, source, output))
     await emulator.wait_until(lambda: emulator.in_flight == 1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BatchLockedError, match="in use"):
             await run(client, source, output)
     first.cancel()

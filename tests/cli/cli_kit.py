@@ -177,7 +177,7 @@ def join_waiters():
     """Python 3.11 waits for each process in a thread, which ends a moment after the process."""
     for thread in threading.enumerate():
         if "waitpid" in thread.name:
-            thread.join(5)
+            thread.join(60)
 
 
 @contextlib.contextmanager

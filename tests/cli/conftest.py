@@ -2,8 +2,13 @@
 
 import pytest
 from cli_kit import KEY, environment, join_waiters
+from steady_loop import SteadyLoop
 
 from konko_async.testing import Emulator
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"steady": SteadyLoop}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from client_kit import ASK, KEY, MESSAGES, MODEL, PATIENT, text_of
+from client_kit import ASK, KEY, MESSAGES, MODEL, PATIENT, QUIET, text_of
 from test_default_client import script as answers
 from test_lifetime import elsewhere
 
@@ -69,7 +69,7 @@ def test_every_call(served):
         copy.close()
         assert not client.closed
         assert client.chat is client.chat
-        assert (client.timeout.connect, copy.timeout.total) == (5, 5)
+        assert (client.timeout.connect, copy.timeout.total) == (PATIENT.connect, 5)
         assert repr(client) == f"<Konko base_url={served.base_url!r}>"
     assert client.closed
     client.close()
@@ -360,7 +360,7 @@ def test_run_batch(served, tmp_path):
 
 def start_script(source, server):
     env = os.environ | {"KONKO_API_KEY": "k", "KONKO_BASE_URL": server.base_url}
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(source)]
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", QUIET + textwrap.dedent(source)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

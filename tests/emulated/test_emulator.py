@@ -27,7 +27,7 @@ async def emulator():
 
 @pytest.fixture
 async def http():
-    async with aiohttp.ClientSession(headers=KEY, timeout=aiohttp.ClientTimeout(10)) as session:
+    async with aiohttp.ClientSession(headers=KEY, timeout=aiohttp.ClientTimeout(60)) as session:
         yield session
 
 
@@ -85,7 +85,7 @@ async def test_close_cuts_streams_in_flight_and_leaves_nothing():
             responses.append(response)
         waiting = asyncio.create_task(get(http, f"{emulator.base_url}/models"))
         await emulator.wait_until(lambda: emulator.in_flight == 6)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await emulator.close()
         for response in responses:
             with pytest.raises(aiohttp.ClientPayloadError):

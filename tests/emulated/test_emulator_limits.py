@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 
 import aiohttp
 import pytest
@@ -45,21 +44,23 @@ async def test_latency_and_pace_of_whole_answers(http):
         record = emulator.requests[-1]
         assert record.first_byte - record.started >= 0.03 + 20 / 500
         emulator.latency, emulator.tokens_per_second, emulator.answer_tokens = 0.0, None, 2000
+        before = asyncio.get_running_loop().time()
         await ask(http, emulator)
-        assert emulator.requests[-1].first_byte - emulator.requests[-1].started < 2000 / 500 / 2
+        assert asyncio.get_running_loop().time() - before < 2000 / 500 / 2
 
 
 @pytest.mark.parametrize(("n", "chunk_tokens"), [(1, 1), (4, 1), (1, 5)])
 async def test_pace_of_streams(http, n, chunk_tokens):
     options = {"latency": 0.02, "tokens_per_second": 400, "answer_tokens": 20}
     async with Emulator(**options, chunk_tokens=chunk_tokens) as emulator:
+        before = asyncio.get_running_loop().time()
         await ask(http, emulator, stream=True, n=n)
+        waited = asyncio.get_running_loop().time() - before
         record = emulator.requests[-1]
     assert record.first_byte - record.started >= 0.02
-    taken = record.finished - record.first_byte
-    assert taken >= (20 - chunk_tokens) / 400 * 0.99
-    # Far from what it would be if the choices came one after the other.
-    assert taken < 20 / 400 + 0.5
+    assert record.finished - record.first_byte >= (20 - chunk_tokens) / 400 * 0.99
+    # Four choices one after the other would take 0.2 s.
+    assert waited < 0.02 + 20 / 400 + 0.1
     assert record.chunks_sent == n * (20 // chunk_tokens + 2)
 
 
@@ -160,7 +161,7 @@ async def test_a_place_given_to_a_call_that_is_gone_goes_to_the_next():
     # Both in one turn of the loop: the place is given, and its call is cancelled.
     emulator.end(holder)
     tasks[0].cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await tasks[1]
     assert gone.holds_slot is False
 
@@ -232,16 +233,15 @@ async def test_errors_and_faults_are_not_counted(http):
 async def test_a_strict_window_holds_against_a_hammering_client(http):
     window, most = 0.1, 10
     async with Emulator(requests_per_minute=most, limit_window=window) as emulator:
-        end = time.monotonic() + 4 * window
 
         async def hammer():
-            while time.monotonic() < end:
+            while emulator.received - emulator.rejected < 3 * most:
                 await ask(http, emulator)
 
         await asyncio.gather(*(hammer() for _ in range(4)))
         admitted = [record for record in emulator.requests if record.status == 200]
         assert emulator.rejected == emulator.received - len(admitted) > 0
-    assert len(admitted) >= 2 * most
+    assert len(admitted) >= 3 * most
     # Each was admitted between these two.
     after = sorted(record.started for record in admitted)
     before = sorted(record.first_byte for record in admitted)

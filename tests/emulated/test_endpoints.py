@@ -30,7 +30,7 @@ from konko_async.testing._emulator.log import fingerprint
 
 MODEL = "codellama/codellama-13b-instruct"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
-PATIENT = Timeout(connect=5, first_token=10, idle=10)
+PATIENT = Timeout(connect=60, first_token=60, idle=60)
 
 
 @asynccontextmanager

@@ -59,7 +59,7 @@ async def test_refused_is_retried_and_charges_nothing():
 
 
 async def test_a_name_that_does_not_resolve():
-    timeout = Timeout(connect=5)
+    timeout = Timeout(connect=100)
     async with AsyncKonko(
         KEY, "https://nowhere.invalid/v1", retry=FAST, timeout=timeout, rate_limit=LIMIT
     ) as client:

@@ -71,7 +71,7 @@ def waitpid_threads_are_over():
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid") and thread not in _of_the_shared_server:
-            thread.join(5)
+            thread.join(60)
 
 
 _of_the_shared_server = set()

@@ -25,7 +25,7 @@ MODEL = "codellama/codellama-13b-instruct"
 QUESTION = [{"role": "user", "content": "Tell me."}]
 TEXT = "Das  naïve Café —\n\n日本語, 🎉👨‍👩‍👧 and so on, and so on.  Ha ha ha ha!\n"
 TOKENS = [TEXT[at : at + 3] for at in range(0, len(TEXT), 3)]
-PATIENT = Timeout(connect=5, first_token=5, idle=5)
+PATIENT = Timeout(connect=60, first_token=60, idle=60)
 NAMES = [dialect.name for dialect in DIALECTS]
 
 

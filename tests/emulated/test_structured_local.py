@@ -67,7 +67,7 @@ async def local():
         yield client, server.model
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid"):
-            thread.join(5)
+            thread.join(60)
 
 
 async def test_a_real_model_keeps_to_the_schema(local):

@@ -650,7 +650,7 @@ async def test_a_thread_is_not_waited_for(run):
 
     def block() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
 
     task = asyncio.ensure_future(outcomes(run([calls(call("block"))], [block]), streaming=False))
     while not begun.is_set():
@@ -962,13 +962,13 @@ async def test_long_and_endless_results_are_cut_and_it_is_said(run, streaming):
 async def test_a_call_does_not_wait_for_a_thread_of_the_loops(run):
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         asyncio.get_running_loop().set_default_executor(executor)
-        barrier = threading.Barrier(8, timeout=5)
+        barrier = threading.Barrier(8, timeout=60)
         model = Model(calls(*(call("meet", {}, str(n)) for n in range(8))), "done")
 
         def meet() -> int:
             return barrier.wait()
 
-        result = await run(model, [meet], tool_timeout=4)
+        result = await run(model, [meet], tool_timeout=60)
     assert {outcome.status for outcome in result.calls} == {"ok"}
 
 
@@ -1000,7 +1000,7 @@ async def test_an_error_names_what_it_left_unfinished(run, sync):
 
     def block() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
 
     async def wait() -> None:
         later.set()

@@ -15,7 +15,7 @@ from konko_async.sse import SSEDecoder
 MODEL = "codellama/codellama-13b-instruct"
 ASK = {"messages": [{"role": "user", "content": "Say hello."}], "stream": True}
 KEY = "sk-canary-0123456789"
-PATIENT = Timeout(connect=5, first_token=5, idle=5)
+PATIENT = Timeout(connect=60, first_token=60, idle=60)
 QUICK = Delivery(look=0.05)
 CHAT = "/v1/chat/completions"
 RESUMABLE = {"X-Resumable": "1"}

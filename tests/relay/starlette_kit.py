@@ -16,7 +16,7 @@ from konko_async.testing import Answer
 MODEL = "codellama/codellama-13b-instruct"
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 ASK = {"model": MODEL, "messages": MESSAGES}
-PATIENT = Timeout(connect=5, first_token=5, idle=5)
+PATIENT = Timeout(connect=60, first_token=60, idle=60)
 STREAM = Answer.stream(["Hel", "lo"], usage={"prompt_tokens": 3, "completion_tokens": 2})
 AFTER_HEL = STREAM.wire.index(b'"lo"') - 120
 HALF = STREAM.stall(AFTER_HEL)

@@ -28,7 +28,7 @@ ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
 USED = {"prompt_tokens": 30, "completion_tokens": 10, "total_tokens": 40}
 STREAM = Answer.stream(["Hel", "lo"], usage=USED)
 HALF = STREAM.stall(STREAM.wire.index(b'"lo"') - 120)
-PATIENT = Timeout(connect=5, first_token=5, idle=5)
+PATIENT = Timeout(connect=60, first_token=60, idle=60)
 
 
 def client_of(server, **options):

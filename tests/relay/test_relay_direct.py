@@ -324,7 +324,7 @@ async def test_a_browser_leaves_a_handler_of_ones_own(cancellation, stalled):
         stream = client.chat.completions.stream(model=MODEL, messages=ASK["messages"])
         return await stream_response(request, stream, delivery=QUICK)
 
-    async with FaultServer(HELLO.stall(stalled), patience=1) as server:
+    async with FaultServer(HELLO.stall(stalled)) as server:
         async with AsyncKonko("k", server.base_url, retry=None) as client:
             async with served(handler, handler_cancellation=cancellation) as session:
                 asking = asyncio.create_task(session.get("/"))
@@ -394,7 +394,7 @@ async def test_a_browser_that_leaves_cancels_upstream(place, early, reset):
 
 
 async def test_a_browser_that_leaves_during_a_whole_answer_cancels_it():
-    server = FaultServer(Answer.whole("Hello").stall(0), patience=1)
+    server = FaultServer(Answer.whole("Hello").stall(0))
     async with relaying(server) as relay:
         _, writer = await relay.raw({"stream": False})
         await server.wait_for_stall()
@@ -446,7 +446,7 @@ async def test_a_slow_browser_holds_the_server_up():
         reader, writer = await relay.raw()
         await flood.stalled.wait()
         assert flood.sent < 20_000_000 < Flood.EVENTS * len(Flood.EVENT)
-        async with asyncio.timeout(5):  # it leaves while a write waits for it
+        async with asyncio.timeout(60):  # it leaves while a write waits for it
             writer.transport.abort()
             await flood.closed.wait()
         assert reader.at_eof() is False
@@ -496,7 +496,7 @@ async def test_a_shutdown_ends_streams_with_an_event():
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_shutdown_ends_what_is_waited_for(stream):
-    server = FaultServer(HELLO.stall(0), patience=1)
+    server = FaultServer(HELLO.stall(0))
     async with relaying(server) as relay:
         asking = asyncio.create_task(relay.events({"stream": stream}))
         await server.wait_for_stall()

@@ -93,13 +93,13 @@ async def test_who_waits_is_answered(adapter, path):
 @pytest.mark.parametrize("path", ["/json", "/raw"])
 async def test_who_leaves_ends_the_call(adapter, path, caplog):
     caplog.set_level(logging.WARNING)
-    upstream = FaultServer(HELLO.stall(0), HELLO, patience=2)
+    upstream = FaultServer(HELLO.stall(0), HELLO)
     async with asking(adapter, upstream) as session:
         waiting = asyncio.create_task(session.post(path, json={"q": "hi"}))
         await upstream.wait_for_stall()
         assert upstream.connections.open == 1
         waiting.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await upstream.wait_until_closed()
         async with session.post(path, json={"q": "hi"}) as answer:  # others are served
             assert answer.status == 200

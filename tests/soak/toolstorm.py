@@ -158,7 +158,7 @@ class Recorder:
 
     def block(self) -> None:
         self.calls.append(("block", {}))
-        self.release.wait(10)
+        self.release.wait(60)
 
     def raw(self, **arguments: object) -> str:
         self.calls.append(("raw", arguments))

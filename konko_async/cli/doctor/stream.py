@@ -5,8 +5,8 @@ Read without the client, which hides what is looked at here: bytes as they arriv
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -124,10 +124,11 @@ async def check_stream(base_url: str, key: str, model: str, *, seconds: float) -
 
 async def _read(response: aiohttp.ClientResponse, seen: _Seen) -> None:
     decoder = SSEDecoder(max_event_bytes=_LARGEST)
-    began = time.perf_counter()
+    now = asyncio.get_running_loop().time
+    began = now()
     async for data in response.content.iter_any():
-        seen.take(decoder.feed(data), time.perf_counter() - began)
-    seen.take(decoder.flush(), time.perf_counter() - began)
+        seen.take(decoder.feed(data), now() - began)
+    seen.take(decoder.flush(), now() - began)
 
 
 def _silent(seen: _Seen, seconds: float) -> Finding:

@@ -59,7 +59,7 @@ class FaultServer:
         default: Script | None = None,
         keep_alive: bool = True,
         ssl_context: ssl.SSLContext | None = None,
-        patience: float = 10.0,
+        patience: float = 30.0,
     ) -> None:
         self._stage = Stage(answers, default, keep_alive)
         self._ssl_context = ssl_context
