@@ -15,11 +15,11 @@ from konko_async._core.misuse import AsyncContextOnly
 from konko_async._core.not_given import given_or, is_marker
 from konko_async._core.policies import RateLimit, RetryPolicy, Timeout
 from konko_async._core.secret import masked
-from konko_async._engine.engine import BalancedEngine, Engine, Policies
+from konko_async._engine.engine import Engine, Policies
 from konko_async._http.session import Transport
 from konko_async._records import PoolStats
 from konko_async.errors import ConfigurationError
-from konko_async.middleware import AnswerCache, CircuitBreaker, Fallback
+from konko_async.middleware import CircuitBreaker, Fallback
 from konko_async.resources import Batches, Chat, Completions, Embeddings, Files, Models
 from konko_async.resources._raw import send_raw
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from konko_async._core.policies import Priority, TimeoutLike
     from konko_async._records import Observer
     from konko_async.limits import Limits
-    from konko_async.middleware import CircuitState
+    from konko_async.middleware import AnswerCache, CircuitState
     from konko_async.resources._raw import RawResponse
 
 __all__ = ["AsyncKonko"]
@@ -185,7 +185,7 @@ class AsyncKonko(AsyncContextOnly):
                 "circuit_breaker", circuit_breaker, CircuitBreaker, _DEFAULT_BREAKER
             ),
             verify_models=given_or(verify_models, default=False),
-            cache=AnswerCache.of(given_or(cache, None)),
+            cache=_cache(given_or(cache, None)),
             max_body_bytes=_body_cap(given_or(max_body_bytes, _MAX_BODY)),
         )
         session = given_or(session, None)
@@ -193,7 +193,9 @@ class AsyncKonko(AsyncContextOnly):
         if settings is not None:
             engine = Engine(settings, policies, Transport(settings, session))
         else:
-            engine = BalancedEngine.balanced(
+            from konko_async._engine.balanced_engine import BalancedEngine  # noqa: PLC0415 - most clients have one server
+
+            engine = BalancedEngine.of(
                 endpoints or (), shared, policies, session, balance=balance, affinity=affinity
             )
         self._use(engine, owner=True)
@@ -445,6 +447,14 @@ def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:
     return value
 
 
+def _cache(value: Any) -> AnswerCache | None:
+    if value is None:
+        return None
+    from konko_async.middleware import AnswerCache  # noqa: PLC0415 - few keep answers
+
+    return AnswerCache.of(value)
+
+
 def _observers(observers: Sequence[Observer]) -> tuple[Observer, ...]:
     # An observer that cannot be called would fail at the end of a call, where errors are only
     # logged.
@@ -478,5 +488,5 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "hedge_after": lambda value: value,
     "circuit_breaker": lambda value: _checked("circuit_breaker", value, CircuitBreaker),
     "verify_models": lambda value: value,
-    "cache": AnswerCache.of,
+    "cache": _cache,
 }

@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from konko_async._balance.balancer import Balancer
-from konko_async._balance.build import build, rebalanced
-from konko_async._balance.factory import EndpointLimiters
-from konko_async._balance.handler import BalancedHandler
 from konko_async._core.config import Settings
 from konko_async._core.pipeline import (
     Call,
@@ -27,7 +23,6 @@ from konko_async._core.pipeline import (
     split,
 )
 from konko_async._core.policies import Priority, RateLimit, RetryPolicy, Timeout, TimeoutLike
-from konko_async._core.redaction import SecretsInUse
 from konko_async._engine.attempt_handler import AttemptHandler
 from konko_async._engine.exchange import Exchange
 from konko_async._engine.model_index import ModelIndex
@@ -36,7 +31,6 @@ from konko_async._http.session import Transport
 from konko_async.errors import ConfigurationError
 from konko_async.limits import Limiter
 from konko_async.middleware import (
-    AnswerCache,
     CircuitBreaker,
     CircuitBreakerMiddleware,
     Fallback,
@@ -45,15 +39,16 @@ from konko_async.middleware import (
     RetryBudget,
     RetryMiddleware,
 )
-from konko_async.middleware._cache.layer import CacheMiddleware
 from konko_async.middleware._limits import AttemptLimits
 from konko_async.middleware._telemetry import AttemptLog, Telemetry, notify
 from konko_async.wire import Model, ModelList
 from konko_async.wire._codec import is_finite
 
 if TYPE_CHECKING:
-    from konko_async._balance.endpoint import Affinity, Balance, Endpoint
+    from konko_async._balance.balancer import Balancer
     from konko_async._records import Observer
+    from konko_async.middleware import AnswerCache
+    from konko_async.middleware._retry import MayMove
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Engine", "Policies"]
 
@@ -105,8 +100,12 @@ class Engine:
         budget: retries that may be made, shared by copies.
         breaker: the circuit breaker, shared by copies; None: off.
         index: the model list, shared by copies.
-        balancer: the endpoints, shared by copies; None: there is one server.
+
+    Attributes:
+        balancer: the endpoints; None: there is one server.
     """
+
+    balancer: Balancer | None = None
 
     def __init__(
         self,
@@ -120,7 +119,6 @@ class Engine:
         budget: RetryBudget | None = None,
         breaker: CircuitBreakerMiddleware | None = None,
         index: ModelIndex | None = None,
-        balancer: Balancer | None = None,
     ) -> None:
         self.settings = settings
         self.policies = policies
@@ -143,54 +141,10 @@ class Engine:
             breaker = CircuitBreakerMiddleware(options, settings.base_url)
         self.breaker = breaker
         self.index = index or ModelIndex(self._fetch_models)
-        self.balancer = balancer
         self._telemetry = Telemetry(policies.observers, settings.base_url)
         keys = (getattr(each, "api_key", None) for each in policies.fallback_models)
         transport.secrets.put(self, [key.header() for key in keys if key is not None])
         self._handle: Handler = self._composed()
-
-    @classmethod
-    def balanced(
-        cls,
-        endpoints: Sequence[Endpoint],
-        shared: dict[str, Any],
-        policies: Policies,
-        session: Any,
-        *,
-        balance: Balance,
-        affinity: Affinity | None,
-    ) -> Engine:
-        """Return the engine of a client with endpoints.
-
-        Args:
-            endpoints: where calls may go.
-            shared: settings that all of them have in common.
-            policies: how calls are made.
-            session: the user's own, or None.
-            balance: how an endpoint is chosen.
-            affinity: what calls are kept together by.
-
-        Raises:
-            ConfigurationError: an option cannot be used.
-        """
-        secrets = SecretsInUse()
-        balancer = build(
-            endpoints,
-            shared,
-            balance=balance,
-            affinity=affinity,
-            rate_limit=policies.rate_limit,
-            breaker=policies.circuit_breaker,
-            transport=lambda settings: Transport(settings, session, secrets=secrets),
-            limiter=lambda limit: Limiter(limit, partial(notify, policies.observers)),
-        )
-        limiter = EndpointLimiters(policies.rate_limit, lambda: balancer.nodes)
-        settings = balancer.nodes[0].transport.settings
-        # A pool of its own for the targets of fallbacks, which are servers beside the endpoints.
-        transport = Transport(settings, session, secrets=secrets)
-        return cls(
-            settings, policies, transport, limiter=limiter, limiters=[limiter], balancer=balancer
-        )
 
     async def _fetch_models(self) -> list[Model]:
         response, _ = await self.call(MODELS, MODELS.path, None, model=None)
@@ -200,46 +154,55 @@ class Engine:
     def with_policies(self, changes: dict[str, Any]) -> Engine:
         """Return an engine that shares all that ``changes`` leave as it is."""
         policies = msgspec.structs.replace(self.policies, **changes)
-        balancer, limiter = self.balancer, self.limiter
-        if balancer is not None:
-            balancer, limiter = rebalanced(balancer, limiter, policies, changes, self.limiters)
-        return type(self)(
-            self.settings,
-            policies,
-            self.transport,
-            # What was learned about the server is kept wherever the policy that it belongs to is
-            # the same.
-            limiter=None if "rate_limit" in changes and balancer is None else limiter,
-            limiters=self.limiters,
-            caches=self.caches,
-            budget=None if "retry" in changes else self.budget,
-            breaker=None if "circuit_breaker" in changes else self.breaker,
-            index=self.index,
-            balancer=balancer,
+        limiter = None if "rate_limit" in changes else self.limiter
+        return Engine(
+            self.settings, policies, self.transport, limiter=limiter, **self._kept(changes)
         )
+
+    def _kept(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return what a copy shares: what was learned stays wherever its policy is the same."""
+        return {
+            "limiters": self.limiters,
+            "caches": self.caches,
+            "budget": None if "retry" in changes else self.budget,
+            "breaker": None if "circuit_breaker" in changes else self.breaker,
+            "index": self.index,
+        }
 
     async def close(self) -> None:
         """Close the pool, and leave the stores of shared limits, for all copies; idempotent."""
         # The pool first: calls that are still open end by it, and their permits settle before
         # stores close.
-        await self.transport.close()
-        if self.balancer is not None:
-            await self.balancer.close()
+        await self._close_pools()
         closing = [limiter.close() for limiter in self.limiters]
         await asyncio.gather(*closing, *(cache.close() for cache in self.caches))
+
+    async def _close_pools(self) -> None:
+        await self.transport.close()
 
     @property
     def transports(self) -> list[Transport]:
         """All pools of the client."""
-        nodes = () if self.balancer is None else self.balancer.nodes
-        return [self.transport, *(node.transport for node in nodes)]
+        return [self.transport]
 
     @property
     def breakers(self) -> list[CircuitBreakerMiddleware]:
         """All circuit breakers of the client."""
-        nodes = () if self.balancer is None else self.balancer.nodes
-        every = (self.breaker, *(node.breaker for node in nodes))
-        return [breaker for breaker in every if breaker is not None]
+        return [] if self.breaker is None else [self.breaker]
+
+    @property
+    def _may_move(self) -> MayMove | None:
+        """Whether a retry may go to another server, at once."""
+        return None
+
+    def _attempts(self, exchange: Exchange, log: AttemptLog | None) -> Handler:
+        """Return the innermost handler."""
+        return AttemptHandler(
+            exchange,
+            log=log,
+            breaker=self.breaker,
+            limits=AttemptLimits(self.limiter, self.settings.fingerprint),
+        )
 
     def _exchange(self, transport: Transport) -> Exchange:
         retry = self.policies.retry
@@ -260,6 +223,8 @@ class Engine:
         layers += outer
         exchange = self._exchange(self.transport)
         if policies.cache is not None:
+            from konko_async.middleware._cache.layer import CacheMiddleware  # noqa: PLC0415 - few keep answers
+
             layers.append(
                 CacheMiddleware(
                     policies.cache,
@@ -273,28 +238,13 @@ class Engine:
         if retry is None and policies.hedge_after is not None:
             retry = _ONE_ATTEMPT  # hedges cost retry budget, which answers have to earn
         if retry is not None:
-            may_move = None if self.balancer is None else self.balancer.may_move
-            layers.append(RetryMiddleware(retry, self.budget, may_move=may_move))
+            layers.append(RetryMiddleware(retry, self.budget, may_move=self._may_move))
         if policies.hedge_after is not None:
             layers.append(HedgeMiddleware(policies.hedge_after, self.budget))
         log = AttemptLog(policies.observers, self.settings.base_url)
         # With per_attempt middleware in between, the log has to be outside of it, to count its
         # time.
-        inner_log = None if inner else log
-        attempt: Handler = AttemptHandler(
-            exchange,
-            log=inner_log,
-            breaker=self.breaker,
-            limits=AttemptLimits(self.limiter, self.settings.fingerprint),
-        )
-        if self.balancer is not None:
-            attempt = BalancedHandler(
-                self.balancer,
-                attempt,
-                self._exchange,
-                log=inner_log,
-                use_breaker=policies.circuit_breaker is not None,
-            )
+        attempt = self._attempts(exchange, None if inner else log)
         return compose([*layers, log, *inner] if inner else layers, attempt)
 
     async def call(
@@ -363,15 +313,6 @@ class Engine:
         )
         if options.extra_body:
             _check_finite(request.content, options.extra_body)
-        return request
-
-
-class BalancedEngine(Engine):
-    """The engine of a client with endpoints; apart, so that others pay nothing for it."""
-
-    def _request(self, *args: Any, options: CallOptions, **facts: Any) -> Request:
-        request = super()._request(*args, options=options, **facts)
-        request.call.affinity = options.affinity
         return request
 
 

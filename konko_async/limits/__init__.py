@@ -3,6 +3,9 @@
 See ``docs/explanation/limits.md``.
 """
 
+from typing import TYPE_CHECKING
+
+from konko_async._core.lazy_names import lazy_names
 from konko_async.limits._adaptive import AdaptiveConcurrency
 from konko_async.limits._buckets import Bucket, RequestBucket, TokenBucket
 from konko_async.limits._estimate import estimate_tokens
@@ -10,14 +13,20 @@ from konko_async.limits._headers import Reported, parse_duration, read_headers
 from konko_async.limits._lane import Lane
 from konko_async.limits._limiter import Limiter
 from konko_async.limits._permit import Outcome, Permit, SharedPermit
-from konko_async.limits._shared.shared_lane import SharedLane
-from konko_async.limits._shared.store import Store, StoreReply, StoreRequest
 from konko_async.limits._stats import LaneLimits, Limits, Quantity, StoreState, WaitingCounts
 from konko_async.limits._window import Charge, SlidingSum
 
-# Their names of before; kept for stores that were written against them.
-Turn = StoreRequest
-Reply = StoreReply
+if TYPE_CHECKING:
+    from konko_async.limits._shared.shared_lane import SharedLane
+    from konko_async.limits._shared.store import Reply, Store, StoreReply, StoreRequest, Turn
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "_shared.shared_lane": "SharedLane",
+        "_shared.store": "Reply Store StoreReply StoreRequest Turn",
+    },
+)
 
 __all__ = [
     "AdaptiveConcurrency",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from konko_async.limits._estimate import estimate_tokens, estimate_with
 from konko_async.limits._lane import Lane
-from konko_async.limits._shared.shared_lane import SharedLane
-from konko_async.limits._shared.store_health import Notify, StoreHealth
 from konko_async.limits._stats import Limits
 
 if TYPE_CHECKING:
     from konko_async._core.policies import RateLimit
+    from konko_async.limits._shared.store_health import Notify, StoreHealth
 
 __all__ = ["Limiter"]
 
@@ -33,7 +33,7 @@ class Limiter:
 
     def __init__(self, rate_limit: RateLimit, notify: Notify | None = None) -> None:
         self._rate_limit = rate_limit
-        self._link = None if rate_limit.store is None else StoreHealth(rate_limit, notify)
+        self._link = None if rate_limit.store is None else _link(rate_limit, notify)
         self._lanes: dict[tuple[str | None, str], Lane] = {}
 
     @property
@@ -61,6 +61,8 @@ class Limiter:
     def _make(self, model: str | None, key: str) -> Lane:
         if self._link is None:
             return Lane(model, key, self._rate_limit)
+        from konko_async.limits._shared.shared_lane import SharedLane  # noqa: PLC0415 - few share their limits
+
         return SharedLane(model, key, self._rate_limit, self._link)
 
     def estimate(self, params: Any) -> int:
@@ -86,7 +88,7 @@ class Limiter:
         """Send pending updates to the store, if there is one, and disconnect; idempotent."""
         if self._link is None:
             return
-        lanes = [lane for lane in self._lanes.values() if isinstance(lane, SharedLane)]
+        lanes: Iterable[Any] = self._lanes.values()  # all of them shared ones
         # All at once, as each may take half a second where the store does not answer.
         await asyncio.gather(*(lane.close() for lane in lanes))
         await self._link.store.close()
@@ -94,3 +96,9 @@ class Limiter:
     def _forget_idle(self) -> None:
         """Drop idle lanes, which would pile up where model names come from outside."""
         self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.idle()}
+
+
+def _link(rate_limit: RateLimit, notify: Notify | None) -> StoreHealth:
+    from konko_async.limits._shared.store_health import StoreHealth  # noqa: PLC0415 - few have a store
+
+    return StoreHealth(rate_limit, notify)

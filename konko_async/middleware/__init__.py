@@ -4,15 +4,22 @@
 by itself, whether it meets every other request too.
 """
 
+from typing import TYPE_CHECKING
+
 from konko_async._core.classification import Classification, classify, classify_status
 from konko_async._core.graceful_stop import resting
+from konko_async._core.lazy_names import lazy_names
 from konko_async.middleware._breaker import CircuitBreakerMiddleware
 from konko_async.middleware._budget import RetryBudget
-from konko_async.middleware._cache.answer_cache import AnswerCache, CacheStats
 from konko_async.middleware._circuit import CircuitBreaker, CircuitState
 from konko_async.middleware._fallback import Fallback, FallbackMiddleware
 from konko_async.middleware._hedge import HedgeMiddleware
 from konko_async.middleware._retry import RetryMiddleware
+
+if TYPE_CHECKING:
+    from konko_async.middleware._cache.answer_cache import AnswerCache, CacheStats
+
+__getattr__ = lazy_names(__name__, {"_cache.answer_cache": "AnswerCache CacheStats"})
 
 __all__ = [
     "AnswerCache",

@@ -12,7 +12,8 @@ import msgspec
 from konko_async._balance.build import balancer_elsewhere
 from konko_async._client import AsyncKonko
 from konko_async._core.secret import Secret, masked
-from konko_async._engine.engine import BalancedEngine, Engine
+from konko_async._engine.balanced_engine import BalancedEngine
+from konko_async._engine.engine import Engine
 from konko_async._http.session import Transport
 from konko_async.errors import ConfigurationError
 from konko_async.remote._limiter import RemoteLimiter

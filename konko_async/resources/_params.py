@@ -95,7 +95,35 @@ def takes(keywords: type) -> Callable[[F], F]:
     """Show ``**params`` in signature and help() as the keywords that a TypedDict lists."""
 
     def decorate(function: F) -> F:
+        function.__signature__ = _LaterSignature.of(function, keywords)  # type: ignore[attr-defined]  # functions may have one
+        return function
+
+    return decorate
+
+
+class _LaterSignature(inspect.Signature):
+    """The signature of a function with keywords, made when somebody looks at it.
+
+    Few do, and to read the types of forty keywords takes a tenth of the import of this package.
+    """
+
+    _made_of: tuple[Any, type]
+
+    @classmethod
+    def of(cls, function: Any, keywords: type) -> inspect.Signature:
+        """Return the signature that a function will have."""
+        made = cls.__new__(cls)
+        made._made_of = function, keywords  # noqa: SLF001 - of this class; __init__() sets the parameters
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        # What the base class keeps has not been set yet.
+        if "_made_of" not in self.__dict__:
+            raise AttributeError(name)
+        function, keywords = self.__dict__.pop("_made_of")
+        del function.__signature__
         signature = inspect.signature(function)
+        function.__signature__ = self
         fixed = [
             parameter
             for parameter in signature.parameters.values()
@@ -103,15 +131,11 @@ def takes(keywords: type) -> Callable[[F], F]:
         ]
         shown = [
             # None as the default, because a parameter that is None is not sent.
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-            for name, kind in _annotations(keywords).items()
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for key, kind in _annotations(keywords).items()
         ]
-        function.__signature__ = signature.replace(  # type: ignore[attr-defined]  # functions may have one
-            parameters=[*fixed, *shown]
-        )
-        return function
-
-    return decorate
+        super().__init__([*fixed, *shown], return_annotation=signature.return_annotation)
+        return getattr(self, name)
 
 
 def _annotations(keywords: type) -> dict[str, Any]:

@@ -127,3 +127,8 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Close connections; idempotent. A later :meth:`exchange` opens them again."""
+
+
+# Their names of before; kept for stores that were written against them.
+Turn = StoreRequest
+Reply = StoreReply
