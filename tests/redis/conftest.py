@@ -5,6 +5,12 @@ import pytest
 import redis
 from lane_model import Script
 from redis_kit import SERVER, running_server
+from steady_loop import SteadyLoop
+
+
+def pytest_asyncio_loop_factories(config, item):
+    # A client that stands still is no server that does not answer.
+    return {"steady": SteadyLoop}
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class Server:
             *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while True:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
@@ -105,7 +105,7 @@ def most_in(window, events):
     return most
 
 
-async def until(condition, timeout=40.0):
+async def until(condition, timeout=60.0):
     """Wait until something is so, looking at it on every turn of the loop's clock."""
     async with asyncio.timeout(timeout):
         while not condition():

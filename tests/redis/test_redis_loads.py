@@ -40,8 +40,8 @@ async def test_a_client_avoids_where_another_is_busy(shared_server):
             return AsyncKonko(endpoints=endpoints, rate_limit=limit)
 
         async with client() as busy, client() as other:
-            one.latency = 5
-            two.latency = 5
+            one.latency = 60  # longer than it takes to look at them
+            two.latency = 60
             busy.endpoints.drain(busy.endpoints[1].name)
             calls = [asyncio.create_task(busy.chat.completions.create(**ASK)) for _ in range(10)]
             while one.in_flight < 10:

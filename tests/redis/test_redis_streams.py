@@ -32,7 +32,7 @@ _NAMES = itertools.count()
 async def pair(shared_server):
     """Two stores on the same streams, as two processes have them."""
     namespace = f"streams{next(_NAMES)}"
-    stores = [RedisStreamStore(shared_server.url, namespace=namespace, keep=0.3) for _ in range(2)]
+    stores = [RedisStreamStore(shared_server.url, namespace=namespace, keep=60) for _ in range(2)]
     yield stores
     for store in stores:
         await store.close()
@@ -53,10 +53,10 @@ async def test_the_contract_is_kept(shared_server):
 
 async def test_one_writes_and_another_reads_and_stops(pair):
     writer, reader = pair
-    await writer.create(info(key="chat"), lease=10)
+    await writer.create(info(key="chat"), lease=60)
     assert await reader.find("ann", "chat") == "s"
     reading = asyncio.create_task(reader.read("s", 0, wait=10))
-    watching = asyncio.create_task(writer.watch("s", wait=10, lease=10))
+    watching = asyncio.create_task(writer.watch("s", wait=10, lease=60))
     await writer.append("s", [b"one", b"two"])
     page = await reading
     assert (page.first, list(page.payloads), page.finished) == (1, [b"one", b"two"], False)
@@ -74,7 +74,7 @@ async def test_more_than_a_hundred_readers_wait_at_once(shared_server):
     )
     await store.create(info(), lease=60)
     reading = [asyncio.create_task(store.read("s", 0, wait=60)) for _ in range(110)]
-    async with redis.asyncio.Redis(port=shared_server.port) as client, asyncio.timeout(40):
+    async with redis.asyncio.Redis(port=shared_server.port) as client, asyncio.timeout(60):
         while (await client.info("clients"))["blocked_clients"] < 110:
             assert not any(task.done() for task in reading)
             await asyncio.sleep(0.02)
@@ -84,25 +84,29 @@ async def test_more_than_a_hundred_readers_wait_at_once(shared_server):
     await store.close()
 
 
-async def test_what_is_over_is_thrown_away_and_remembered(pair):
+async def test_what_is_over_is_thrown_away_and_remembered(pair, shared_server):
     writer, reader = pair
-    await writer.create(info(), lease=10)
+    await writer.create(info(), lease=60)
     await writer.finish("s", [b"all"])
     assert (await reader.info("s")).state == "finished"
-    async with asyncio.timeout(30):
-        while (await reader.info("s")).state != "expired":
+    forgetful = RedisStreamStore(shared_server.url, namespace=f"streams{next(_NAMES)}", keep=0.1)
+    await forgetful.create(info(), lease=60)
+    await forgetful.finish("s", [b"all"])
+    async with asyncio.timeout(60):
+        while (await forgetful.info("s")).state != "expired":
             await asyncio.sleep(0.02)
     with pytest.raises(StreamLostError):
-        await reader.read("s", 0, wait=0)
+        await forgetful.read("s", 0, wait=0)
     with pytest.raises(ConfigurationError, match="already"):
-        await writer.create(info(), lease=1)
+        await forgetful.create(info(), lease=60)
+    await forgetful.close()
 
 
 async def test_a_stream_has_a_longest(shared_server):
     store = RedisStreamStore(
         shared_server.url, namespace=f"streams{next(_NAMES)}", max_stream_bytes=1000
     )
-    await store.create(info(), lease=10)
+    await store.create(info(), lease=60)
     await store.append("s", [b"x" * 800])
     with pytest.raises(StreamTooLongError):
         await store.append("s", [b"x" * 200])
@@ -115,20 +119,22 @@ async def test_a_stream_has_a_longest(shared_server):
 
 async def test_a_full_and_a_stopped_server_are_told():
     with running_server() as server:
-        store = RedisStreamStore(server.url, timeout=0.3)
-        await store.create(info(), lease=10)
+        store = RedisStreamStore(server.url)
+        impatient = RedisStreamStore(server.url, timeout=0.3)
+        await store.create(info(), lease=60)
         async with redis.asyncio.Redis(port=server.port) as client:
             await client.config_set("maxmemory", "1")
             with pytest.raises(StoreFullError):
-                await store.create(info("t", key="k"), lease=10)
+                await store.create(info("t", key="k"), lease=60)
             with pytest.raises(StreamTooLongError):
                 await store.append("s", [b"x"])
             await client.config_set("maxmemory", "0")
         server.stop()
         with pytest.raises(KonkoError, match="cannot be asked"):
-            await store.append("s", [b"x"])
+            await impatient.append("s", [b"x"])
+        await impatient.close()
         server.go_on()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await store.append("s", [b"y"])
