@@ -67,17 +67,22 @@ async def mapped(cache: AnswerCache | None, rows: int) -> tuple[float, float]:
         return time.perf_counter() - start, time.process_time() - cpu
 
 
-async def batched(cache: AnswerCache, rows: int, folder: Path) -> tuple[float, float, int]:
-    """Run a batch; return seconds, and of CPU in all threads, and hits."""
+def written(rows: int, folder: Path) -> Path:
+    """Write the input of a batch."""
     source = folder / "in.jsonl"
     with source.open("w") as file:
         for number in range(rows):
             line = {"custom_id": f"id-{number}", "url": "/v1/chat/completions", "body": row(number)}
             file.write(json.dumps(line) + "\n")
+    return source
+
+
+async def batched(cache: AnswerCache, source: Path) -> tuple[float, float, int]:
+    """Run a batch; return seconds, and of CPU in all threads, and hits."""
     async with client(cache) as konko:
         start, cpu = time.perf_counter(), time.process_time()
         report = await run_batch(
-            konko, source, folder / "out.jsonl", prices={}, max_concurrency=CONCURRENCY
+            konko, source, source.parent / "out.jsonl", prices={}, max_concurrency=CONCURRENCY
         )
         return time.perf_counter() - start, time.process_time() - cpu, report.from_cache
 
@@ -87,8 +92,9 @@ async def counted(rows: int, begin: Callable[[], None], *, whole: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         cache = AnswerCache(Path(name) / "cache")
         await mapped(cache, rows)
+        source = written(rows, Path(name))
         begin()
-        await (batched(cache, rows, Path(name)) if whole else mapped(cache, rows))
+        await (batched(cache, source) if whole else mapped(cache, rows))
 
 
 async def main(rows: int) -> int:
@@ -100,7 +106,7 @@ async def main(rows: int) -> int:
         filled, _ = await mapped(cache, rows)
         size = (folder / "cache" / "answers.sqlite3").stat().st_size
         _, hits = await mapped(cache, rows)
-        seconds, cpu, found = await batched(cache, rows, folder)
+        seconds, cpu, found = await batched(cache, written(rows, folder))
     assert found == rows, found
     assert MODEL
     loop, hit = without / rows * 1e6, hits / rows * 1e6

@@ -121,11 +121,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class Tracker:
     """Counts what a run does, at the cost of a few additions for each call.
 
+    An observer of the client that makes them.
+
     Args:
         ledger: what is in the output.
         rows: in the input, or None.
         currency: of the costs.
     """
+
+    skips_cached = True  # they took no time, and are counted by what is written
 
     def __init__(self, ledger: Ledger, rows: int | None, currency: str | None) -> None:
         self.rows = rows
@@ -166,6 +170,8 @@ class Tracker:
             note_seconds(seconds)
             if record.stream and record.time_to_first_token is not None:
                 self.first_token.add(record.time_to_first_token - record.queued)
+
+    __call__ = observe
 
     def retry(self) -> None:
         """Count an attempt after a row's first."""

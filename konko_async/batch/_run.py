@@ -235,6 +235,4 @@ def _for_rows(client: AsyncKonko, tracker: Tracker) -> AsyncKonko:
     if timeout.first_token == Timeout().first_token:
         # Whole answers come with their first token: those of slow models take minutes.
         timeout = msgspec.structs.replace(timeout, first_token=_FIRST_TOKEN)
-    return client.with_options(
-        observers=(*client.observers, tracker.observe), retry=retry, timeout=timeout
-    )
+    return client.with_options(observers=(*client.observers, tracker), retry=retry, timeout=timeout)

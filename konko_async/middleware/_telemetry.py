@@ -92,12 +92,14 @@ class Telemetry:
         base_url: named in the records of calls that were never sent.
     """
 
-    __slots__ = ("_base_url", "_estimates", "_observers")
+    __slots__ = ("_base_url", "_estimates", "_observers", "_skips_cached")
 
     def __init__(self, observers: Sequence[Observer], base_url: str) -> None:
         self._observers = tuple(observers)
         self._base_url = shown_url(base_url)
         self._estimates = any(getattr(each, "wants_estimates", False) for each in observers)
+        # Where nobody wants the records of calls that the answer cache answers, none is made.
+        self._skips_cached = all(getattr(each, "skips_cached", False) for each in observers)
 
     def answered(self, request: Request, response: Response, started_at: float) -> None:
         """Notify observers when the answer has been read or given up.
@@ -107,7 +109,7 @@ class Telemetry:
             response: its answer.
             started_at: wall clock, seconds since 1970, at which the call began.
         """
-        if not self._observers:
+        if not self._observers or (response.cached and self._skips_cached):
             return
         sent = request.params
         try:

@@ -137,14 +137,15 @@ def first_requests(entry: DocumentEntry, text: str, style: Style) -> Iterator[Ro
 
 def _split(entry: DocumentEntry, text: str) -> list[str]:
     """Split a text; of a table whose rows are lines, each part begins with the names of columns."""
-    parts = split_text(text, entry.room, tokens_in)
-    if len(parts) == 1 or not entry.result.document.lower().endswith(_TABLES):
-        return parts
-    names, _, rows = text.partition("\n")
-    length = tokens_in(f"{names}\n")
-    if not rows or length > entry.room * _LONGEST_NAMES:  # a first line that is not a header
-        return parts
-    return [f"{names}\n{part}" for part in split_text(rows, entry.room - length, tokens_in)]
+    # Measured, not split, to see whether it has to be: a large table would be split twice.
+    if entry.result.document.lower().endswith(_TABLES) and tokens_in(text.strip()) > entry.room:
+        names, _, rows = text.partition("\n")
+        length = tokens_in(f"{names}\n")
+        # Else its first line is not a header.
+        if rows and length <= entry.room * _LONGEST_NAMES:
+            parts = split_text(rows, entry.room - length, tokens_in)
+            return [f"{names}\n{part}" for part in parts]
+    return split_text(text, entry.room, tokens_in)
 
 
 def _requests(

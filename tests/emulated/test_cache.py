@@ -58,6 +58,51 @@ async def test_an_equal_call_is_answered_without_the_server(emulator, folder, st
     assert (calls[1].prompt_tokens, calls[1].completion_tokens, calls[1].attempts) == (0, 0, ())
 
 
+class Sparse:
+    """An observer that has no use for calls which the cache answers."""
+
+    skips_cached = True
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, record):
+        if isinstance(record, CallRecord):
+            self.calls.append(record.cached)
+
+
+async def test_no_record_is_made_of_a_hit_where_nobody_wants_it(emulator, folder):
+    alone, beside, calls = Sparse(), Sparse(), []
+    for observers in ([alone], [beside, calls.append]):
+        async with make_client(emulator, cache=folder, observers=observers) as client:
+            for _ in range(2):
+                await ask(client, stream=False, **FIXED)
+    assert alone.calls == [False]
+    # The other one is told of each call, as ever.
+    assert beside.calls == [True, True]
+    assert [call.cached for call in calls] == [True, True]
+
+
+async def test_the_headers_of_a_hit_are_those_that_were_kept(emulator, folder):
+    async with make_client(emulator, cache=folder) as client:
+        first, second = [await ask(client, stream=False, **FIXED) for _ in range(2)]
+    assert second.from_cache
+    found = second.headers
+    assert found["Content-Type"] == first.headers["content-type"]
+    assert found["X-REQUEST-ID"] == first.headers["x-request-id"] == second.request_id
+    assert int(found["Content-Length"]) == len(second.response.content)
+    assert sorted(found) == [
+        "age",
+        "cache-status",
+        "content-length",
+        "content-type",
+        "x-request-id",
+    ]
+    assert len(found) == 5
+    assert "Age" in found
+    assert "authorization" not in found
+
+
 async def test_a_stream_is_replayed_as_the_stream_that_it_was(emulator, folder):
     async with make_client(emulator, cache=folder) as client:
         seen = []

@@ -98,6 +98,11 @@ class Ledger:
 
 def add_used(sums: Any, used: Used, *, failed: bool) -> None:
     """Add what a row used to the sums of a ledger or a checkpoint."""
+    if used.from_cache and not failed and not (used.prompt_tokens or used.completion_tokens):
+        sums.from_cache += 1
+        if used.empty or used.cut or used.filtered:
+            _add_flaws(sums, used)
+        return
     sums.prompt_tokens += used.prompt_tokens
     sums.completion_tokens += used.completion_tokens
     if used.cached_tokens:
@@ -112,9 +117,13 @@ def add_used(sums: Any, used: Used, *, failed: bool) -> None:
         sums.unpriced += used.cost is None
         sums.from_cache += used.from_cache
         if used.empty or used.cut or used.filtered:
-            sums.empty += used.empty
-            sums.cut += used.cut
-            sums.filtered += used.filtered
+            _add_flaws(sums, used)
+
+
+def _add_flaws(sums: Any, used: Used) -> None:
+    sums.empty += used.empty
+    sums.cut += used.cut
+    sums.filtered += used.filtered
 
 
 def pack(rows: list[int]) -> bytes:

@@ -134,15 +134,22 @@ class AnswerCache:
 
     async def find(self, key: bytes) -> Entry | None:
         """Return the answer that is kept under a key; None if there is none."""
-        store = self._store
-        found = store.fresh(key)
-        if found is None and (asked := store.ask(key)) is not None:
-            found = await asked
-        if found is None:
-            self._misses += 1
-        else:
-            self._hits += 1
+        found = self.look_up(key)
+        if isinstance(found, asyncio.Future):
+            found = await found
+        self.count(found=found is not None)
         return found
+
+    def look_up(self, key: bytes) -> Entry | asyncio.Future[Entry | None] | None:
+        """Return the answer that is kept under a key, or what to await for it; None: neither."""
+        return self._store.find(key)
+
+    def count(self, *, found: bool) -> None:
+        """Count what came of a look-up."""
+        if found:
+            self._hits += 1
+        else:
+            self._misses += 1
 
     def keep(self, key: bytes, entry: Entry) -> None:
         """Keep an answer."""

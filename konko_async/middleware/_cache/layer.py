@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,10 +51,55 @@ _WHOLE: Final = frozenset(
 )  # fmt: skip
 
 
-class StoredHeaders(CIMultiDict[str]):
-    """Headers of an answer that comes from the cache."""
+class StoredHeaders(Mapping[str, str]):
+    """Headers of an answer that comes from the cache, case-insensitive.
+
+    Put together when somebody reads them, which few do: that costs as much as finding the answer.
+    """
+
+    __slots__ = ("_facts", "_whole")
 
     from_cache = True
+
+    def __init__(self, entry: Entry, now: float) -> None:
+        # Not the entry: its body may be large, and is let go once it has been read.
+        self._facts = entry.head, len(entry.body), now - entry.created
+        self._whole: CIMultiDict[str] | None = None
+
+    @property
+    def whole(self) -> CIMultiDict[str]:
+        """All of them."""
+        whole = self._whole
+        if whole is None:
+            head, length, age = self._facts
+            whole = self._whole = CIMultiDict(
+                {
+                    **head,
+                    "content-length": str(length),
+                    "cache-status": "konko-async; hit",
+                    "age": str(max(0, int(age))),
+                }
+            )
+        return whole
+
+    def __getitem__(self, name: str) -> str:
+        return self.whole[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.whole
+
+    def copy(self) -> CIMultiDict[str]:
+        """Return them as a dict that may be changed."""
+        return self.whole.copy()
+
+    def __repr__(self) -> str:
+        return f"<StoredHeaders {dict(self.whole)!r}>"
 
 
 class StoredAnswer:
@@ -72,14 +118,7 @@ class StoredAnswer:
 
     def __init__(self, entry: Entry, redactor: Any) -> None:
         self.status = 200
-        self.headers = StoredHeaders(
-            {
-                **entry.head,
-                "content-length": str(len(entry.body)),
-                "cache-status": "konko-async; hit",
-                "age": str(max(0, int(time.time() - entry.created))),
-            }
-        )
+        self.headers = StoredHeaders(entry, time.time())
         request_id = entry.head.get("x-request-id")
         self.request_id = None if request_id is None else redactor.text(request_id)
         self.host = "the answer cache"
@@ -150,8 +189,14 @@ class CacheMiddleware:
         if body is None:
             self._cache.pass_by()
             return await call_next(request)
-        key = await self._key(request, body)
-        entry = await self._cache.find(key)
+        cache, identity = self._cache, self._own
+        if identity is None or (request.target is not None and cache.namespace is None):
+            identity = await self._identity(request)
+        key = self._key(request, body, identity)
+        # Awaited here: a coroutine for each step would cost as much as the step.
+        found = cache.look_up(key)
+        entry = found if found is None or type(found) is Entry else await found
+        cache.count(found=entry is not None)
         if entry is not None:
             try:
                 response = await self._replay(
@@ -176,8 +221,8 @@ class CacheMiddleware:
             head = {n: redactor.text(headers[n]) for n in _KEPT_HEADERS if n in headers}
             self._cache.keep(key, Entry(head, body, time.time()))
 
-    def _servable(self, request: Request) -> Any:
-        """Return the request's body, decoded, if its answer may come from the cache."""
+    def _servable(self, request: Request) -> bytes | None:
+        """Return the request's body as canonical JSON, if its answer may come from the cache."""
         content = request.content
         # An operation that hands bytes on knows nothing of what makes an answer worth keeping.
         raw = getattr(request.operation, "is_raw", False)
@@ -192,21 +237,22 @@ class CacheMiddleware:
             or body.get("temperature") == 0
             or body.get("seed") is not None
         ):
-            return body
+            # Not the decoded body: it would be held, and looked at by the collector, while the
+            # answer is waited for.
+            return _canonical(body)
         return None
 
-    async def _key(self, request: Request, body: Any) -> bytes:
-        """Return the hash of what is sent, and where."""
-        target, identity = request.target, self._own
-        if identity is None or (target is not None and self._cache.namespace is None):
-            identity = await self._identity(request)
-        headers = tuple(
-            [
-                (name.lower(), value)
-                for name, value in request.headers.items()
-                if name.lower() not in _IDS
-            ]
-        )
+    def _key(self, request: Request, body: bytes, identity: bytes) -> bytes:
+        """Return the hash of what is sent (as canonical JSON), where, and by whom."""
+        headers: tuple[tuple[str, str], ...] = ()
+        if request.headers:
+            headers = tuple(
+                [
+                    (name.lower(), value)
+                    for name, value in request.headers.items()
+                    if name.lower() not in _IDS
+                ]
+            )
         query = tuple(request.query.items()) if request.query else ()
         place = self._base_url(request), request.path, identity, headers, query
         prefix = self._prefixes.get(place)
@@ -215,7 +261,7 @@ class CacheMiddleware:
                 self._prefixes.clear()
             prefix = self._prefixes[place] = self._prefix(place)
         hashed = prefix.copy()
-        hashed.update(_canonical(body))
+        hashed.update(body)
         key: bytes = hashed.digest()
         return key
 

@@ -78,12 +78,11 @@ class AnswerStore:
 
     # -- on the event loop -----------------------------------------------------------------------
 
-    def fresh(self, key: bytes) -> Entry | None:
-        """Return the answer that is kept under a key and not in the database yet."""
-        return self._fresh.get(key)
-
-    def ask(self, key: bytes) -> asyncio.Future[Entry | None] | None:
-        """Look a key up in the database; None if it cannot be used."""
+    def find(self, key: bytes) -> Entry | asyncio.Future[Entry | None] | None:
+        """Return the answer under a key, or what to await for it; None if there is neither."""
+        fresh = self._fresh.get(key)  # not in the database yet
+        if fresh is not None:
+            return fresh
         if self.failure is not None:
             return None
         loop = asyncio.get_running_loop()
