@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from aiohttp import web
@@ -16,6 +17,7 @@ from batch_kit import MODEL, asked, line, read, run, write
 
 from konko_async import ConfigurationError
 from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Filesystem, Stop
+from konko_async.batch._data.arrow_table import ArrowTable
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -49,6 +51,23 @@ def check(found):
     assert found.select(own.column_names).to_pylist() == own.to_pylist()
     answers = [f"re: Say text {number}" for number in range(found.num_rows)]
     assert found.column("answer").to_pylist() == answers
+
+
+@pytest.mark.parametrize("group", [500, 4000])
+def test_a_long_parquet_file_is_never_held(tmp_path, group):
+    path = tmp_path / "long.parquet"
+    texts = [os.urandom(3000).hex() for _ in range(4000)]  # which compression leaves as long
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=group, compression="none")
+    with path.open("rb") as file:
+        read_in = ArrowTable.of_files([(str(path), file)])
+        tracemalloc.start()
+        try:
+            rows = sum(batch.num_rows for batch in read_in.batches())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert rows == 4000
+    assert peak < path.stat().st_size / 4, peak
 
 
 async def test_parquet_in_and_out(client, parquet, tmp_path):

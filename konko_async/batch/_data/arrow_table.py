@@ -12,6 +12,7 @@ from konko_async.batch._errors import BatchInputError
 __all__ = ["ArrowTable", "is_arrow_file", "is_frame"]
 
 ROWS: Final = 1024  # of a batch: memory stays flat, however long the table is
+_BUFFER: Final = 1 << 20  # bytes of each column that are read at once
 _PARQUET: Final = b"PAR1"
 _ARROW: Final = b"ARROW1"
 _PANDAS_INDEX: Final = "__index_level_"
@@ -116,7 +117,11 @@ def _part(name: str, file: BinaryIO) -> tuple[Any, Callable[[], Iterator[Any]]]:
     file.seek(0)
     try:
         if head.startswith(_PARQUET):
-            parquet = require("pyarrow.parquet", name).ParquetFile(file)
+            # Read ahead, it would hold all that it has read until the end; without a buffer, a
+            # column of a whole row group at once.
+            parquet = require("pyarrow.parquet", name).ParquetFile(
+                file, pre_buffer=False, buffer_size=_BUFFER
+            )
             return parquet.schema_arrow, lambda: iter(
                 parquet.iter_batches(batch_size=ROWS, use_threads=False)
             )

@@ -195,7 +195,7 @@ class CacheMiddleware:
         key = self._key(request, body, identity)
         # Awaited here: a coroutine for each step would cost as much as the step.
         found = cache.look_up(key)
-        entry = found if found is None or type(found) is Entry else await found
+        entry = found if found is None or isinstance(found, Entry) else await found
         cache.count(found=entry is not None)
         if entry is not None:
             try:
