@@ -5,18 +5,16 @@ import gc
 
 import pytest
 from framework_kit import KEY, MODEL, emulating, until
+from lazy_module import LazyModule, needs
+from pydantic import BaseModel
 
 from konko_async import AsyncKonko, RateLimit
 
-pytest.importorskip("llama_index.core")
+types = LazyModule("llama_index.core.base.llms.types")
+tools = LazyModule("llama_index.core.tools")
+ours = LazyModule("konko_async.integrations.llama_index")
 
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
-from llama_index.core.program.function_program import get_function_tool
-from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
-
-from konko_async.integrations.llama_index import Konko, KonkoEmbedding
-
+pytestmark = needs("llama_index.core")
 TEXT_MODEL = "phind/phind-codellama-34b-v2"
 
 
@@ -39,12 +37,12 @@ def server():
 
 
 def make(server, **options):
-    return Konko(MODEL, konko_api_key=KEY, api_base=server.base_url, **options)
+    return ours.Konko(MODEL, konko_api_key=KEY, api_base=server.base_url, **options)
 
 
 async def test_asynchronous_calls(server):
     llm = make(server, rate_limit=RateLimit(max_concurrency=2))
-    messages = [ChatMessage(role="system", content="Be brief."), ChatMessage("Hello")]
+    messages = [types.ChatMessage(role="system", content="Be brief."), types.ChatMessage("Hello")]
     whole = await llm.achat(messages)
     assert whole.message.content
     assert whole.additional_kwargs["total_tokens"] > 0
@@ -61,13 +59,13 @@ async def test_asynchronous_calls(server):
 
 def test_blocking_calls_and_what_the_model_list_says(server):
     llm = make(server)
-    assert llm.chat([ChatMessage("Hello")]).message.content
-    assert list(llm.stream_chat([ChatMessage("Hello")]))[-1].message.content
+    assert llm.chat([types.ChatMessage("Hello")]).message.content
+    assert list(llm.stream_chat([types.ChatMessage("Hello")]))[-1].message.content
     assert llm.complete("Hello").text
     assert list(llm.stream_complete("Hello"))[-1].text
     assert (llm.metadata.context_window, llm.metadata.is_chat_model) == (8192, True)
     llm.close()
-    text = Konko(model=TEXT_MODEL, konko_api_key=KEY, api_base=server.base_url)
+    text = ours.Konko(model=TEXT_MODEL, konko_api_key=KEY, api_base=server.base_url)
     assert (text.metadata.context_window, text.metadata.is_chat_model) == (16384, False)
     assert text.complete("def f():").text
     assert list(text.stream_complete("def f():"))[-1].text
@@ -79,7 +77,7 @@ def test_blocking_calls_and_what_the_model_list_says(server):
 
 async def test_tools_and_structured_output(server):
     llm = make(server)
-    tool = FunctionTool.from_defaults(fn=add)
+    tool = tools.FunctionTool.from_defaults(fn=add)
     answer = await llm.achat_with_tools([tool], "What is add of 3 and 4?", tool_required=True)
     (call,) = llm.get_tool_calls_from_response(answer)
     assert (call.tool_name, call.tool_kwargs) == ("add", {"a": 3, "b": 4})
@@ -88,27 +86,30 @@ async def test_tools_and_structured_output(server):
     ]
     assert llm.get_tool_calls_from_response(streamed[-1])[0].tool_kwargs == {"a": 3, "b": 4}
     history = [
-        ChatMessage("What is add of 3 and 4?"),
+        types.ChatMessage("What is add of 3 and 4?"),
         answer.message,
-        ChatMessage(role="tool", content="7", additional_kwargs={"tool_call_id": call.tool_id}),
+        types.ChatMessage(
+            role="tool", content="7", additional_kwargs={"tool_call_id": call.tool_id}
+        ),
     ]
     assert (await llm.achat(history)).message.content
     sent = server.requests[-1].body["messages"]
     assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"]
     result = await llm.apredict_and_call([tool], "What is add of 3 and 4?")
     assert str(result.response) == "7"
+    from llama_index.core.program.function_program import get_function_tool
     from llama_index.core.prompts import PromptTemplate
 
     joke = await llm.astructured_predict(Joke, PromptTemplate("Tell 'one'"))
     assert isinstance(joke, Joke)
     with pytest.raises(ValueError, match="no tool"):
-        llm.get_tool_calls_from_response(await llm.achat([ChatMessage("Hello")]))
+        llm.get_tool_calls_from_response(await llm.achat([types.ChatMessage("Hello")]))
     assert get_function_tool(Joke)
     await llm.aclose()
 
 
 async def test_parts_and_arguments_of_the_class_that_it_replaces(server):
-    llm = Konko(
+    llm = ours.Konko(
         model=MODEL,
         temperature=0.5,
         max_tokens=20,
@@ -122,8 +123,8 @@ async def test_parts_and_arguments_of_the_class_that_it_replaces(server):
         model_info_dict={},
         system_prompt="Be brief.",
     )
-    image = ImageBlock(url="https://example.org/a.png", image_mimetype="image/png")
-    await llm.achat([ChatMessage(role="user", blocks=[TextBlock(text="What?"), image])])
+    image = types.ImageBlock(url="https://example.org/a.png", image_mimetype="image/png")
+    await llm.achat([types.ChatMessage(role="user", blocks=[types.TextBlock(text="What?"), image])])
     sent = server.requests[-1].body
     assert (sent["temperature"], sent["max_tokens"], sent["seed"]) == (0.5, 20, 3)
     assert [part["type"] for part in sent["messages"][0]["content"]] == ["text", "image_url"]
@@ -131,18 +132,18 @@ async def test_parts_and_arguments_of_the_class_that_it_replaces(server):
     assert KEY not in str(llm.to_dict())
     assert llm.class_name() == "Konko_LLM"
     with pytest.raises(ValueError, match="KONKO_API_KEY"):
-        Konko(model=MODEL)
-    block = ToolCallBlock(tool_name="f", tool_kwargs="not JSON")
-    message = ChatMessage(role="assistant", blocks=[block])
-    from llama_index.core.base.llms.types import ChatResponse
-
-    assert llm.get_tool_calls_from_response(ChatResponse(message=message))[0].tool_kwargs == {}
+        ours.Konko(model=MODEL)
+    block = types.ToolCallBlock(tool_name="f", tool_kwargs="not JSON")
+    message = types.ChatMessage(role="assistant", blocks=[block])
+    assert (
+        llm.get_tool_calls_from_response(types.ChatResponse(message=message))[0].tool_kwargs == {}
+    )
     await llm.aclose()
 
 
 async def test_a_given_client_and_one_that_is_dropped(server):
     async with AsyncKonko(KEY, server.base_url) as given:
-        llm = Konko(model=MODEL, async_client=given)
+        llm = ours.Konko(model=MODEL, async_client=given)
         assert (await llm.acomplete("Hello")).text
         assert llm.metadata.context_window == 3900  # nobody may be asked
         await llm.aclose()
@@ -159,7 +160,7 @@ async def test_a_given_client_and_one_that_is_dropped(server):
 
 async def test_embeddings(server):
     texts = [f"text {number}" for number in range(5)]
-    made = KonkoEmbedding(
+    made = ours.KonkoEmbedding(
         model_name=MODEL, konko_api_key=KEY, api_base=server.base_url, embed_batch_size=2
     )
     found = await made.aget_text_embedding_batch(texts)

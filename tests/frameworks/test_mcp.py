@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from framework_kit import KEY, MODEL
-
-pytest.importorskip("mcp")
-
-from mcp import Client
+from lazy_module import LazyModule, needs
 
 from konko_async import AsyncKonko, ConfigurationError, ToolFailedError
-from konko_async.integrations.mcp import MCPToolError, list_mcp_tools, mcp_tools
 from konko_async.testing import Emulator, answer_from_prompt
 
+mcp = LazyModule("mcp")
+ours = LazyModule("konko_async.integrations.mcp")
+
+pytestmark = needs("mcp")
 SERVER = [sys.executable, str(Path(__file__).parent / "mcp_server.py")]
 
 
@@ -65,7 +65,7 @@ async def asking():
 
 
 async def check(server, tmp_path):
-    async with asking() as ask, mcp_tools(server, prefix="x_") as tools:
+    async with asking() as ask, ours.mcp_tools(server, prefix="x_") as tools:
         shown = {tool.name: tool.wire["function"] for tool in tools}
         assert set(shown) == {
             "x_add",
@@ -86,7 +86,7 @@ async def check(server, tmp_path):
         assert result.calls[0].output == "[image/png, 3 bytes: not shown]\na note"
         # The model gets what the server says of an error, and the run goes on.
         result = await ask("Let x_fail say 'no milk'", tools)
-        assert isinstance(result.calls[0].error, MCPToolError)
+        assert isinstance(result.calls[0].error, ours.MCPToolError)
         assert "no milk" in result.calls[0].output
         with pytest.raises(ToolFailedError, match="MCPToolError"):
             await ask("Let x_fail say 'no milk'", tools, on_error="raise")
@@ -133,12 +133,12 @@ async def test_streamable_http(tmp_path):
 async def test_what_cannot_be_used_is_said():
     for wrong in ("server.py", [], [1]):
         with pytest.raises(ConfigurationError, match="MCP server"):
-            async with mcp_tools(wrong):
+            async with ours.mcp_tools(wrong):
                 pass
-    async with Client(_two_of_a_name()) as session:
+    async with mcp.Client(_two_of_a_name()) as session:
         with pytest.raises(ConfigurationError, match=r"no tool missing; it has: a\.b, a/b, empty"):
-            await list_mcp_tools(session, only=["missing"])
-        tools = await list_mcp_tools(session)
+            await ours.list_mcp_tools(session, only=["missing"])
+        tools = await ours.list_mcp_tools(session)
         assert [tool.name for tool in tools] == ["a_b", "a_b_2", "empty"]
         assert await tools[1].function() == "slash"
         assert tools[2].wire["function"]["parameters"]["properties"] == {}
@@ -162,11 +162,11 @@ def _add(server, name, said):
 
 async def test_what_is_raised_inside_comes_out_as_it_is():
     with pytest.raises(LookupError, match="mine"):
-        async with mcp_tools(_two_of_a_name()):
+        async with ours.mcp_tools(_two_of_a_name()):
             raise LookupError("mine")
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), mcp_tools(["sleep", "60"]):
+        async with asyncio.timeout(0.05), ours.mcp_tools(["sleep", "60"]):
             pass
     with pytest.raises(OSError, match="no-such"):
-        async with mcp_tools(["/no-such-program"]):
+        async with ours.mcp_tools(["/no-such-program"]):
             pass

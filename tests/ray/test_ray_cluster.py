@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from lazy_module import needs
 
 from konko_async.testing import Emulator
 
-pytest.importorskip("ray")
+pytestmark = needs("ray")
 
 STORM = Path(__file__).parents[1] / "soak" / "raystorm.py"
 

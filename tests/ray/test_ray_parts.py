@@ -9,17 +9,17 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lazy_module import LazyModule, needs
 
 from konko_async import AsyncKonko, ConfigurationError, RateLimit
+from konko_async.integrations._ray_memo import Memo, Remembered, row_key
 from konko_async.testing import Emulator, faults
 
-pytest.importorskip("ray")
-pa = pytest.importorskip("pyarrow")
+pa = LazyModule("pyarrow")
+ray_data = LazyModule("konko_async.integrations._ray_data")
+ours = LazyModule("konko_async.integrations.ray")
 
-from konko_async.integrations._ray_data import ChatActor, _ChatPlan, _divided  # noqa: E402
-from konko_async.integrations._ray_memo import Memo, Remembered, row_key  # noqa: E402
-from konko_async.integrations.ray import RayWorkers  # noqa: E402
-
+pytestmark = needs("ray")
 MODEL = "codellama/codellama-13b-instruct"
 
 
@@ -29,7 +29,7 @@ def plan(emulator, **changes):
         "params": {"max_tokens": 8}, "client": functools.partial(AsyncKonko, "any", emulator.base_url),
         "rate_limit": None, "max_concurrency": 8, "max_outage": 600.0, "key_column": None, "answers": None, "prefix": "",
     }  # fmt: skip
-    return _ChatPlan(**{**options, **changes})
+    return ray_data._ChatPlan(**{**options, **changes})
 
 
 def echo(body):
@@ -37,7 +37,7 @@ def echo(body):
 
 
 async def once(table, made):
-    actor = ChatActor(made)
+    actor = ray_data.ChatActor(made)
     try:
         return (await actor(table)).to_pylist()
     finally:
@@ -200,18 +200,18 @@ def test_what_is_kept_is_found(tmp_path_factory, rows):
 
 def test_limits_are_divided_unless_a_store_shares_them():
     limit = RateLimit(requests_per_minute=100, tokens_per_minute=1000, max_concurrency=10)
-    part = _divided(limit, 4)
+    part = ray_data._divided(limit, 4)
     assert (part.requests_per_minute, part.tokens_per_minute, part.max_concurrency) == (25, 250, 2)
-    assert _divided(limit, 1) is limit
-    assert _divided(None, 4) is None
-    assert _divided(RateLimit(max_concurrency="auto"), 4).max_concurrency == "auto"
+    assert ray_data._divided(limit, 1) is limit
+    assert ray_data._divided(None, 4) is None
+    assert ray_data._divided(RateLimit(max_concurrency="auto"), 4).max_concurrency == "auto"
     with pytest.raises(ConfigurationError, match="cannot be divided"):
-        _divided(RateLimit(requests_per_minute=3), 4)
+        ray_data._divided(RateLimit(requests_per_minute=3), 4)
 
 
 def test_counts_are_checked():
     with pytest.raises(ConfigurationError, match="at least 1"):
-        RayWorkers(0)
+        ours.RayWorkers(0)
 
 
 def test_importing_it_turns_reports_and_open_ports_off():
@@ -231,7 +231,7 @@ def test_a_batch_of_coroutines_runs_on_one_loop(tmp_path):
 
     async def both():
         async with Emulator(answer=echo, latency=0.01) as emulator:
-            actor = ChatActor(plan(emulator, max_concurrency=3))
+            actor = ray_data.ChatActor(plan(emulator, max_concurrency=3))
             tables = [pa.table({"text": [f"{n}-{i}" for i in range(6)]}) for n in range(3)]
             done = await asyncio.gather(*(actor(table) for table in tables))
             await actor.close()
