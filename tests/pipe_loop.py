@@ -7,6 +7,7 @@ compared with `==`, and what is counted is counted the same twice.
 
 import asyncio
 import errno
+import functools
 
 from konko_async.testing import TimeJumpingLoop
 
@@ -43,6 +44,16 @@ def run_on_pipes(coro):
     """Run a coroutine on a loop of its own, with pipes and jumping time."""
     with asyncio.Runner(loop_factory=PipeLoop) as runner:
         return runner.run(coro)
+
+
+def on_pipes(test):
+    """Run an async test on a loop of its own, with pipes and jumping time."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        run_on_pipes(test(*args, **kwargs))
+
+    return run
 
 
 class _Server:

@@ -19,19 +19,11 @@ from konko_async.bench._arrivals import arrivals
 from konko_async.testing import Emulator, faults
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pipe_loop import run_on_pipes
+from pipe_loop import on_pipes
 
 MODEL = "codellama/codellama-13b-instruct"
 PACE = {"latency": 0.5, "tokens_per_second": 10, "answer_tokens": 8}
 exact = functools.partial(pytest.approx, rel=1e-9, abs=1e-9)
-
-
-def on_pipes(test):
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        run_on_pipes(test(*args, **kwargs))
-
-    return run
 
 
 def plan(**options):

@@ -14,7 +14,12 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pipe_loop import PipeLoop
+from proof_server import Control, keep_place
+
 from konko_async import AsyncKonko, KonkoError
+from konko_async.testing import Emulator
 
 MODEL = "codellama/codellama-13b-instruct"
 _SERVER = Path(__file__).with_name("proof_server.py")
@@ -38,12 +43,36 @@ class Remote:
         return json.loads(answer)
 
 
+class Here:
+    """An emulator on the loop of the proof, told what to do in the same way."""
+
+    def __init__(self, control):
+        self.base_url = control.emulator.base_url
+        self._control = control
+
+    async def __call__(self, do, **more):
+        answer = await getattr(self._control, f"do_{do}")(**json.loads(json.dumps(more)))
+        return json.loads(json.dumps(answer))
+
+
 @asynccontextmanager
 async def serving(**settings):
-    """Start an emulator with these settings; yields a `Remote`."""
+    """Start an emulator with these settings; yields a `Remote`, or where time is simulated, a `Here`."""
+    settings = {"log_limit": None, **settings}
+    if isinstance(asyncio.get_running_loop(), PipeLoop):
+        async with Emulator(**settings) as emulator:
+            keep_place(emulator)
+            yield Here(Control(emulator))
+    else:
+        async with _in_another_process(settings) as remote:
+            yield remote
+
+
+@asynccontextmanager
+async def _in_another_process(settings):
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     process = subprocess.Popen(
-        [sys.executable, str(_SERVER), json.dumps({"log_limit": None, **settings})],
+        [sys.executable, str(_SERVER), json.dumps(settings)],
         stdout=subprocess.PIPE,
         env=environment,
     )
@@ -160,8 +189,9 @@ def permits(client):
 
 
 def others():
-    """Tasks beside the one that asks."""
-    return asyncio.all_tasks() - {asyncio.current_task()}
+    """Tasks beside the one that asks, and those of an emulator's connections."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    return {task for task in tasks if "RequestHandler.start" not in repr(task.get_coro())}
 
 
 def say(text=""):

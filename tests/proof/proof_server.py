@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import sys
-import time
 from collections import Counter
 
 from konko_async.testing import Emulator, faults
@@ -60,7 +59,7 @@ class Control:
             "peak": emulator.peak_in_flight,
             "connections": emulator.connections,
             "lag": self.lag,
-            "now": time.monotonic(),
+            "now": asyncio.get_running_loop().time(),
         }
 
     async def do_statuses(self):
@@ -104,10 +103,14 @@ class Control:
         await self.emulator.start()
 
 
+def keep_place(emulator):
+    """Let it come back at the same place after `down`."""
+    emulator._port = int(emulator.base_url.rpartition(":")[2].partition("/")[0])
+
+
 async def main():
     async with Emulator(**json.loads(sys.argv[1])) as emulator:
-        # To come back at the same place after `down`.
-        emulator._port = int(emulator.base_url.rpartition(":")[2].partition("/")[0])
+        keep_place(emulator)
         control = Control(emulator)
         listener = await asyncio.start_server(control.serve, "127.0.0.1", 0)
         place = listener.sockets[0].getsockname()[1]

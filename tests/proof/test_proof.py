@@ -1,4 +1,7 @@
-"""Short runs of the proofs: what must hold exactly, and the rest by bounds a busy machine keeps."""
+"""Short runs of the proofs, on pipes and simulated time: what a busy machine does changes nothing.
+
+But for the one with several processes, whose bounds are such that a busy machine keeps them.
+"""
 
 import asyncio
 
@@ -10,11 +13,13 @@ import proof_outage
 import proof_pause
 import proof_priorities
 import proof_redis
+from pipe_loop import on_pipes
 from proof_kit import MODEL, ask_for, client_of, serving
 
 from konko_async import APITimeoutError, InternalServerError, RateLimit
 
 
+@on_pipes
 async def test_a_strict_window_is_used_and_never_broken():
     exact, margin = proof_limits.exact, 0.5
     common = {"window": 2.5, "windows": 2, "margin": margin}
@@ -22,9 +27,7 @@ async def test_a_strict_window_is_used_and_never_broken():
         proof_limits.measure(requests=200, **common),
         proof_limits.measure(tokens=10_000, estimate=exact, **common),
     )
-    # A process that stood still for longer than a minute's window allows for proves nothing.
-    if max(result["lag"] for result in found) < margin / 2:
-        assert [result["rejected"] for result in found] == [0, 0]
+    assert [result["rejected"] for result in found] == [0, 0]
     requests, tokens = found[0]["use_of_requests"], found[1]["use_of_tokens"]
     assert 0.7 < requests <= 1.01
     assert 0.7 < tokens <= 1.01
@@ -33,7 +36,7 @@ async def test_a_strict_window_is_used_and_never_broken():
 async def test_processes_share_a_strict_window():
     window, margin = 3.0, 0.4
     found = await proof_redis.measure(
-        processes=4, requests=300, window=window, windows=2, margin=margin, workers=8
+        processes=4, requests=100, window=window, windows=2, margin=margin, workers=8
     )
     assert found["failed"] == {}
     assert found["use"] <= 1.01
@@ -44,6 +47,7 @@ async def test_processes_share_a_strict_window():
         assert 0.75 < found["shares"][0] <= found["shares"][1] < 1.25
 
 
+@on_pipes
 async def test_a_pause_holds_all_and_ends_spread_out():
     found = await proof_pause.measure(
         callers=100, configured=100, window=1.0, warm=0.5, pause=0.5, seconds=0.7
@@ -55,6 +59,7 @@ async def test_a_pause_holds_all_and_ends_spread_out():
     assert found["busiest"] <= 40
 
 
+@on_pipes
 async def test_people_wait_little_and_the_batch_goes_on():
     limit = RateLimit(requests_per_minute=200, window=2.0)
     common = {"limit": limit, "latency": 0.02, "batch": 100, "seconds": 1.2}
@@ -70,6 +75,7 @@ async def test_people_wait_little_and_the_batch_goes_on():
     assert share > 0.1
 
 
+@on_pipes
 async def test_the_capacity_is_found():
     pairs = [
         proof_adaptive.steady(setting, 16, overload, warm=2.0, seconds=1.5)
@@ -83,6 +89,7 @@ async def test_the_capacity_is_found():
     assert not auto["failed"]
 
 
+@on_pipes
 async def test_retries_do_not_feed_an_outage():
     calls = 300
     down, sick, guarded = [
@@ -96,6 +103,7 @@ async def test_retries_do_not_feed_an_outage():
     assert down["failed"] == guarded["failed"] == 1
 
 
+@on_pipes
 async def test_full_speed_after_an_outage():
     found = await proof_outage.recover(
         how="refused", outage=0.8, before=0.7, after=3.5, workers=10, level=0.6
@@ -103,6 +111,7 @@ async def test_full_speed_after_an_outage():
     assert found["back"] is not None
 
 
+@on_pipes
 async def test_hedging_cuts_the_tail():
     # One after the other: each counts the tasks that are left over on this loop.
     plain, hedged = [
@@ -117,6 +126,7 @@ async def test_hedging_cuts_the_tail():
     assert hedged["extra"] <= (10 + 150 / 11) / 150
 
 
+@on_pipes
 async def test_deadlines_hold():
     unit = 0.1
     async with serving(models=[MODEL]) as remote:
@@ -129,6 +139,7 @@ async def test_deadlines_hold():
             assert found["idle"], name
 
 
+@on_pipes
 async def test_a_wait_that_is_too_long_is_refused_at_once():
     found = await proof_deadlines.refuse(requests=10, window=10.0, patience=2.0)
     assert found["error"] is not None
@@ -139,6 +150,7 @@ async def test_a_wait_that_is_too_long_is_refused_at_once():
     assert found["received"] == 11
 
 
+@on_pipes
 async def test_a_rejection_that_names_a_wait_is_believed_before_the_reset():
     headers = {
         "x-ratelimit-limit-requests": "500",

@@ -19,7 +19,9 @@ REDACTED: Final = "[redacted]"
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One request, as it was when it was looked at. Times are `time.monotonic()`, in seconds.
+    """One request, as it was when it was looked at.
+
+    Times are in seconds of the event loop's clock: `time.monotonic()`, unless time is simulated.
 
     Attributes:
         index: Its number, from 0, in the order of arrival.

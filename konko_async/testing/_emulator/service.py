@@ -269,7 +269,7 @@ class Service:
         limits = state.limits_of(call)
         if limits is not None:
             settings = (state.limit_window, state.requests_per_minute, state.tokens_per_minute)
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             # Limits before capacity: a call that is over its limit must not wait in the queue for a
             # slot.
             wait, limit = limits.admit(now, *settings, tokens)

@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
@@ -177,7 +176,7 @@ class EmulatorState:
 
     def begin(self, method: str, path: str, headers: Mapping[str, str]) -> LoggedCall:
         """Record the arrival of a request."""
-        call = LoggedCall(self.received, method, path, headers, time.monotonic())
+        call = LoggedCall(self.received, method, path, headers, asyncio.get_running_loop().time())
         self.received += 1
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
@@ -187,7 +186,7 @@ class EmulatorState:
 
     def end(self, call: LoggedCall) -> None:
         """Record the end of a request, however it ended, and free its slot."""
-        call.finished = time.monotonic()
+        call.finished = asyncio.get_running_loop().time()
         self.in_flight -= 1
         if call.holds_slot:
             call.holds_slot = False

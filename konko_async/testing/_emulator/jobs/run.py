@@ -43,7 +43,7 @@ class BatchJob:
         self._data = data
         self._settings = settings
         self._answer = answer
-        self._began = time.monotonic()
+        self._began = asyncio.get_running_loop().time()
         self.rows = data.count(b"\n") + (not data.endswith(b"\n"))
         self.good: list[bytes] = []
         self.bad: list[bytes] = []
@@ -135,13 +135,13 @@ class BatchJob:
 
     def _late(self) -> bool:
         window = self._settings.window
-        return window is not None and time.monotonic() - self._began > window
+        return window is not None and asyncio.get_running_loop().time() - self._began > window
 
     async def _pace(self, done: int) -> None:
         # Looked at again and again, as a test may change the pace, or cancel the batch, meanwhile.
         while self.shown["status"] == "in_progress" and not self._late():
             rate = self._settings.rows_per_second
-            if rate is None or done + 1 <= (time.monotonic() - self._began) * rate:
+            if rate is None or done + 1 <= (asyncio.get_running_loop().time() - self._began) * rate:
                 return
             await asyncio.sleep(_NAP)
 
