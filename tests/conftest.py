@@ -8,6 +8,7 @@ import signal
 import threading
 
 import command_server
+import hypothesis_profiles  # noqa: F401 - to be imported is all it has to do
 import pytest
 
 # Tests that share a costly thing (a browser, a Redis, a cluster, a built site) stay in one worker, so

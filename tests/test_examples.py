@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
+from ports import free_port
 
 from konko_async.testing import Emulator
 
@@ -63,11 +63,6 @@ class App:
         async with asyncio.timeout(PATIENCE):
             out, _ = await self.process.communicate()
         return self.process.returncode, out.decode()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

@@ -7,13 +7,13 @@ import importlib
 import os
 import re
 import signal
-import socket
 import sys
 import tomllib
 from pathlib import Path
 
 import aiohttp
 import pytest
+from ports import free_port
 
 from konko_async.testing import Emulator
 
@@ -88,11 +88,6 @@ def serves(text):
 def served_blocks():
     found = blocks("python", PAGES + SKETCHED)
     return [block for block in found if serves(block.values[0])]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ import sys
 from contextlib import asynccontextmanager
 
 import pytest
+from ports import free_port
 
 from konko_async import (
     APIStatusError,
@@ -36,7 +37,8 @@ PATIENT = Timeout(connect=60, first_token=60, idle=60)
 @asynccontextmanager
 async def fleet(count, *, each=None, **options):
     """So many emulators, and a client of all of them."""
-    servers = [Emulator(answer_tokens=4) for _ in range(count)]
+    # One may go and come back at the same place.
+    servers = [Emulator(answer_tokens=4, port=0 if n else free_port()) for n in range(count)]
     async with asyncio.TaskGroup() as group:
         for server in servers:
             group.create_task(server.start())

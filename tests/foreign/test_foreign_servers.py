@@ -9,13 +9,13 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from dialogues import ANSWERS, TOOLS
+from ports import free_port
 
 from konko_async import APIStatusError, AsyncKonko
 from konko_async.local import LocalServer
@@ -27,12 +27,6 @@ pytestmark = [
     pytest.mark.skipif(not FOREIGN, reason="needs the servers that `make foreign` installs"),
     pytest.mark.timeout(300),
 ]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

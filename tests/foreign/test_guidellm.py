@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from ports import free_port
 
 from konko_async import AsyncKonko
 from konko_async.bench import Plan, run_bench
@@ -35,9 +35,7 @@ async def run(*arguments, **options):
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def mock(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (tmp_path_factory.mktemp("guidellm") / "log").open("wb") as log:
         process = await run(
             "mock-server", "--port", str(port), "--workers", "1", "--ttft-ms", "50",

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from framework_kit import KEY, MODEL
 from lazy_module import LazyModule, needs
+from ports import free_port
 
 from konko_async import AsyncKonko, ConfigurationError, ToolFailedError
 from konko_async.testing import Emulator, answer_from_prompt
@@ -21,12 +21,6 @@ ours = LazyModule("konko_async.integrations.mcp")
 
 pytestmark = needs("mcp")
 SERVER = [sys.executable, str(Path(__file__).parent / "mcp_server.py")]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @asynccontextmanager

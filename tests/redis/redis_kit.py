@@ -10,12 +10,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from ports import free_port
 
 # Another binary, such as one of Valkey or of an older Redis.
 SERVER = os.environ.get("KONKO_REDIS_SERVER") or shutil.which("redis-server")
-
-
-_LAST = 65_536 - 10_000  # nodes of a cluster talk to each other 10,000 ports above
 
 
 class Server:
@@ -23,11 +21,7 @@ class Server:
 
     def __init__(self, *options):
         self.options = options
-        self.port = _LAST
-        while self.port >= _LAST:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = None
         self.start()

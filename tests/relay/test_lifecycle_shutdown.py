@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from ports import free_port
 from relay_kit import chunks_of, events_of, text_of
 
 from konko_async.testing import Answer, FaultServer
@@ -18,11 +18,6 @@ HERE = Path(__file__).parent
 STREAM = Answer.stream(["Hel", "lo"])
 HALF = STREAM.stall(STREAM.wire.index(b'"lo"') - 120)
 SERVERS = ["aiohttp", "uvicorn"]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 async def listening(port, process):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from markdown_kit import DOCUMENTS, INLINE_PIECES, PIECES, SAMPLES, actual, expected
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+# What `@settings` names replaces what the profile says.
+NO_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 # Render a text in pieces that end at `cuts`, drawn after each; without cuts, in one.
 RENDER = """
@@ -63,9 +65,7 @@ async def test_documents_in_pieces_make_the_same(render):
         assert result["cut"] == result["whole"]
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, deadline=None, suppress_health_check=NO_CHECKS)
 @given(
     pieces=st.lists(st.sampled_from(PIECES), max_size=30),
     cuts=st.lists(st.integers(0, 200), max_size=12),
@@ -97,9 +97,7 @@ async ([text, at]) => {
 """
 
 
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, deadline=None, suppress_health_check=NO_CHECKS)
 @given(
     pieces=st.lists(st.sampled_from(INLINE_PIECES), min_size=1, max_size=25), share=st.floats(0, 1)
 )
