@@ -302,7 +302,10 @@ class TokenBucket:
         step = (now - self._at) * self.rate
         if step > 0:
             level = self._level
-            self._level = max(level - step, 0.0) if level > 0 else min(level + step, 0.0)
+            if level > step:
+                self._level = level - step
+            else:
+                self._level = 0.0 if level > 0 else min(level + step, 0.0)
             self._at = now
 
 

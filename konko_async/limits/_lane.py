@@ -18,7 +18,7 @@ from konko_async.limits._stats import LaneLimits, WaitingCounts
 from konko_async.limits._throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from konko_async._core.policies import Priority, RateLimit
     from konko_async.errors import RateLimitTimeoutError
@@ -463,4 +463,10 @@ class Lane:
         self._throttle.shift(delta)
         self._reserve_until += delta
         self._loop, self._pid = loop, os.getpid()
-        self._time = loop.time
+        self._time = _clock_of(loop)
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return the clock of a loop; of asyncio's own loops the one below, without their method."""
+    usual = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+    return time.monotonic if usual else loop.time

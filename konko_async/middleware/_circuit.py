@@ -109,38 +109,39 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 class _Window:
     """Outcomes of the last seconds, counted in a ring of buckets."""
 
-    __slots__ = ("_bad", "_good", "_last", "_width", "bad", "good")
+    __slots__ = ("_bucket", "_last", "_ring", "_until", "_width", "bad", "good")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / _BUCKETS
-        self._good = [0] * _BUCKETS
-        self._bad = [0] * _BUCKETS
+        self._ring = [[0, 0] for _ in range(_BUCKETS)]  # failures and successes
+        self._bucket = self._ring[0]  # that of the present
         self._last = 0
+        self._until = self._width
         self.good = 0
         self.bad = 0
 
-    def add(self, now: float, *, well: bool) -> None:
-        tick = int(now / self._width)
-        bucket = tick % _BUCKETS if tick == self._last else self.advance(now)
+    def add(self, now: float, well: bool) -> None:
+        # A clock that went back (another loop's) counts on in the newest bucket.
+        if now >= self._until:
+            self.advance(now)
+        self._bucket[well] += 1
         if well:
-            self._good[bucket] += 1
             self.good += 1
         else:
-            self._bad[bucket] += 1
             self.bad += 1
 
-    def advance(self, now: float) -> int:
-        """Forget what is too old; return the bucket of ``now``."""
+    def advance(self, now: float) -> None:
+        """Forget what is too old."""
         tick = int(now / self._width)
-        if tick > self._last:
-            for old in range(max(self._last + 1, tick - _BUCKETS + 1), tick + 1):
-                bucket = old % _BUCKETS
-                self.good -= self._good[bucket]
-                self.bad -= self._bad[bucket]
-                self._good[bucket] = self._bad[bucket] = 0
-            self._last = tick
-        # A clock that went back (another loop's) counts on in the newest bucket.
-        return self._last % _BUCKETS
+        if tick <= self._last:
+            return
+        for old in range(max(self._last + 1, tick - _BUCKETS + 1), tick + 1):
+            self._bucket = bucket = self._ring[old % _BUCKETS]
+            self.bad -= bucket[False]
+            self.good -= bucket[True]
+            bucket[:] = 0, 0
+        self._last = tick
+        self._until = (tick + 1) * self._width
 
 
 class Circuit:
@@ -224,7 +225,7 @@ class Circuit:
             return self._record_probe(ticket, now, well=well, reason=reason)
         if self._state != "closed" or ticket != self._generation:
             return False
-        self._window.add(now, well=well)
+        self._window.add(now, well)
         if well:
             self._streak = 0
             return False
