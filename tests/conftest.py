@@ -28,12 +28,13 @@ TOGETHER = {
 FIRST = (
     "tests/ray/",
     "tests/web/",
-    "tests/redis/",
     "tests/emulated/test_local.py",
     "tests/test_site.py",
     "tests/frameworks/",
     "tests/relay/test_ui_message_sdk.py",
     "tests/foreign/",
+    # Not with the first: its times would be those of a machine that starts a browser and a cluster.
+    "tests/redis/",
     "tests/batch/test_batch_faults.py",
     "tests/test_",
     "tests/soak/",
