@@ -254,7 +254,7 @@ async def main(options):
         await soak.run(options.seconds)
         used = time.process_time() - started
         held = [permits(client) for client in soak.clients]
-        idle = await remote("idle", timeout=5.0)
+        idle = await remote("idle", timeout=60.0)
         for client in soak.clients:
             await client.close()
         del client

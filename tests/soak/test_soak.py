@@ -14,7 +14,7 @@ def test_nothing_is_left_over():
         [sys.executable, "-W", "error", str(script), *options],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

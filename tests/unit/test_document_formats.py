@@ -556,7 +556,7 @@ def test_of_opendocument_no_words_are_lost(read):
 def test_broken_opendocument_takes_linear_time(hostile):
     before = time.process_time()
     odt_text(odt(hostile * 100_000))
-    assert time.process_time() - before < 5
+    assert time.process_time() - before < 30  # 1 s in fact; the square of it is minutes
     assert (
         odt_text(odt('<text:p>a<text:s text:c="999999999"/>b<text:s text:c="x"/></text:p>'))
         .strip()
