@@ -16,6 +16,7 @@ from konko_async._streaming.stream import C, ChunkBatch, R
 from konko_async._structured.parsed_stream import T
 from konko_async._structured.response_format import ResponseFormat
 from konko_async.batch._input.row_parser import Format as _run_batch_Format
+from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.row_results import RowResult
 from konko_async.batch._pricing import Price
 from konko_async.batch._progress import Progress
@@ -850,7 +851,7 @@ def run_batch(
     max_failures: int | str | None = ...,
     max_failures_in_a_row: int | None = ...,
     on_notice: Callable[[str], object] | None = ...,
-    files: Files = ...,
+    files: Filesystem = ...,
     workers: Workers | None = ...,
     server_side: bool | ServerSide = ...,
     response_format: Any = ...,

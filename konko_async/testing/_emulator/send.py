@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.log import LoggedCall
 from konko_async.testing._emulator.reply import Events, Hangup, Pause, Reply
 
@@ -57,7 +58,7 @@ async def _send_whole(
     # HTTP/1.0 has no chunks: there the end of the connection ends the body.
     if reply.sse and request.version >= _HTTP_1_1:
         response.enable_chunked_encoding()
-    call.first_byte = asyncio.get_running_loop().time()
+    call.first_byte = loop_time()
     call.bytes_sent = len(body)
     if reply.sse:
         # Counted by looking at each event only where faults may have changed them; else all steps
@@ -86,7 +87,7 @@ class _Sender:
         if not self._reply.sse:
             self._response.content_length = len(self._reply.body)
         await self._response.prepare(self._request)
-        self._call.first_byte = asyncio.get_running_loop().time()
+        self._call.first_byte = loop_time()
         self._changed()
         await (self._send_steps() if events is None else self._send_events(events))
         await self._flush()

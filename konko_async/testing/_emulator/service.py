@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
+from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.content.answers import (
     Custom,
     GeneratedAnswer,
@@ -269,13 +270,13 @@ class Service:
         limits = state.limits_of(call)
         if limits is not None:
             settings = (state.limit_window, state.requests_per_minute, state.tokens_per_minute)
-            now = asyncio.get_running_loop().time()
+            at = loop_time()
             # Limits before capacity: a call that is over its limit must not wait in the queue for a
             # slot.
-            wait, limit = limits.admit(now, *settings, tokens)
+            wait, limit = limits.admit(at, *settings, tokens)
             # Headers of refused calls too: clients learn the limit from a 429 as well as from a
             # 200.
-            headers = limits.headers(now, *settings)
+            headers = limits.headers(at, *settings)
             if wait:
                 state.rejected += 1
                 raise _over_limit(call, limit, wait, state, headers)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
+from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.content.answers import Custom
 from konko_async.testing._emulator.content.catalog import catalog
 from konko_async.testing._emulator.content.prefill import PREFILLS
@@ -176,7 +177,7 @@ class EmulatorState:
 
     def begin(self, method: str, path: str, headers: Mapping[str, str]) -> LoggedCall:
         """Record the arrival of a request."""
-        call = LoggedCall(self.received, method, path, headers, asyncio.get_running_loop().time())
+        call = LoggedCall(self.received, method, path, headers, loop_time())
         self.received += 1
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
@@ -186,7 +187,7 @@ class EmulatorState:
 
     def end(self, call: LoggedCall) -> None:
         """Record the end of a request, however it ended, and free its slot."""
-        call.finished = asyncio.get_running_loop().time()
+        call.finished = loop_time()
         self.in_flight -= 1
         if call.holds_slot:
             call.holds_slot = False

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.errors import ApiError, error_object
 from konko_async.testing._emulator.jobs.settings import BatchSettings
 
@@ -43,7 +44,7 @@ class BatchJob:
         self._data = data
         self._settings = settings
         self._answer = answer
-        self._began = asyncio.get_running_loop().time()
+        self._began = loop_time()
         self.rows = data.count(b"\n") + (not data.endswith(b"\n"))
         self.good: list[bytes] = []
         self.bad: list[bytes] = []
@@ -135,13 +136,13 @@ class BatchJob:
 
     def _late(self) -> bool:
         window = self._settings.window
-        return window is not None and asyncio.get_running_loop().time() - self._began > window
+        return window is not None and loop_time() - self._began > window
 
     async def _pace(self, done: int) -> None:
         # Looked at again and again, as a test may change the pace, or cancel the batch, meanwhile.
         while self.shown["status"] == "in_progress" and not self._late():
             rate = self._settings.rows_per_second
-            if rate is None or done + 1 <= (asyncio.get_running_loop().time() - self._began) * rate:
+            if rate is None or done + 1 <= (loop_time() - self._began) * rate:
                 return
             await asyncio.sleep(_NAP)
 
