@@ -1,5 +1,7 @@
 """The emulator's request log: who sent which request, and how its answer ended."""
 
+import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +17,15 @@ _SECRET: Final = frozenset(
     {"authorization", "proxy-authorization", "x-openai-api-key", "x-api-key", "api-key", "cookie"}
 )
 REDACTED: Final = "[redacted]"
+
+
+def loop_time() -> float:
+    """Seconds of the event loop's clock, so that simulated time holds for the emulator, too."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        # What asks the service without a loop, such as a test of its answers.
+        return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from konko_async.testing._emulator.clock import loop_time
-from konko_async.testing._emulator.log import LoggedCall
+from konko_async.testing._emulator.log import LoggedCall, loop_time
 from konko_async.testing._emulator.reply import Events, Hangup, Pause, Reply
 
 _HTTP_1_1: Final = (1, 1)

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.content.answers import (
     Custom,
     GeneratedAnswer,
@@ -25,7 +24,7 @@ from konko_async.testing._emulator.content.embeddings import embedding
 from konko_async.testing._emulator.content.prefill import OWNERS, beginning_of, without_beginning
 from konko_async.testing._emulator.errors import ApiError
 from konko_async.testing._emulator.jobs.routes import Jobs, read_upload
-from konko_async.testing._emulator.log import LoggedCall, UnlimitedCall
+from konko_async.testing._emulator.log import LoggedCall, UnlimitedCall, loop_time
 from konko_async.testing._emulator.reply import SSE_TYPE, Events, Pause, Reply, json_reply
 from konko_async.testing._emulator.request_validation import (
     check_chat,

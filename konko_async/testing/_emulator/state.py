@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.content.answers import Custom
 from konko_async.testing._emulator.content.catalog import catalog
 from konko_async.testing._emulator.content.prefill import PREFILLS
 from konko_async.testing._emulator.faults import Status
 from konko_async.testing._emulator.jobs.settings import BatchSettings
-from konko_async.testing._emulator.log import LoggedCall, RequestLog
+from konko_async.testing._emulator.log import LoggedCall, RequestLog, loop_time
 from konko_async.testing._emulator.script import FaultScript
 from konko_async.testing._emulator.sliding_window import SlidingLimits
 from konko_async.testing.dialects import ServerDialect, dialect_named

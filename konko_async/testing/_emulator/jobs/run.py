@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from konko_async.testing._emulator.clock import loop_time
 from konko_async.testing._emulator.errors import ApiError, error_object
 from konko_async.testing._emulator.jobs.settings import BatchSettings
+from konko_async.testing._emulator.log import loop_time
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
