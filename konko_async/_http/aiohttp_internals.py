@@ -49,7 +49,8 @@ MAX_FIELD_SIZE: Final = 64 * 1024
 MAX_FIELDS: Final = 500
 """Headers of one answer; aiohttp's own limit is 128 (before 3.14 it has none)."""
 
-_READ_SIZE: Final = 2**16  # bytes after which a reader that does not read is paused: twice this
+# Bytes of one read, and after which a reader that does not read is paused: twice this.
+_READ_SIZE: Final = 2**16
 _BYTES: Final = 33  # what an object of bytes weighs beside its data (sys.getsizeof(b""))
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_STATUS: Final = 100
@@ -99,6 +100,16 @@ class _Protocol(ResponseHandler):
     HTTP's rules after the head was read (a chunk's size that is not a number, in its C parser), and
     where the session is closed meanwhile.
     """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; asyncio's own transports are to read no more at once than malloc keeps free.
+
+        They ask for 256 KiB at each read, however little has come. In a fresh process malloc maps
+        memory for that each time and gives it back, which took a sixth of a whole answer's CPU.
+        """
+        super().connection_made(transport)
+        if hasattr(transport, "max_size"):  # uvloop and TLS read into a buffer that they keep
+            transport.max_size = _READ_SIZE
 
     def data_received(self, data: bytes) -> None:
         """Take in what was read: while a body of ours is open, only its parser needs to see it."""

@@ -345,6 +345,14 @@ async def test_answers_are_read_and_connections_kept(known, stream):
         assert in_flight(client) == 0
 
 
+async def test_a_read_asks_for_no_more_than_malloc_keeps_free():
+    async with Emulator() as server, make_client(server) as client:
+        await client.chat.completions.create(**ASK)
+        ((protocol, _),) = next(iter(session_of(client).connector._conns.values()))
+        # 128 KiB and more are mapped anew for each read, in a process that has freed no such block.
+        assert protocol.transport.max_size < 128 * 1024
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("how", ["fin", "rst"])
 async def test_a_dropped_connection_is_retried(known, stream, how):
