@@ -33,9 +33,13 @@ class _Reader:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._starting = threading.Lock()
 
     def read(self, request: ReadRequest) -> list[Found]:
         process = self._started()
+        if process is None:  # nobody wants the result any more
+            return []
         assert process.stdin is not None  # noqa: S101 - both are pipes
         assert process.stdout is not None  # noqa: S101 - both are pipes
         # A timer that kills, instead of a timeout on the read: the pipe's read blocks in the
@@ -64,18 +68,29 @@ class _Reader:
             return [_lost(request.name, self._seconds if expired.is_set() else None)]
         return _unpacked(msgspec.msgpack.decode(body, type=ReadReply), request.name)
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "konko_async.documents._child", str(MEMORY_LIMIT)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                # Libraries complain about broken files at length; a pipe that nobody reads would
-                # fill and block.
-                stderr=subprocess.DEVNULL,
-            )
-        return self._process
+    def _started(self) -> subprocess.Popen[bytes] | None:
+        # Locked: a thread that goes on to the next file while the pool is left must not start a
+        # process that nobody ends.
+        with self._starting:
+            if self._stopped:
+                return None
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    [sys.executable, "-m", "konko_async.documents._child", str(MEMORY_LIMIT)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    # Libraries complain about broken files at length; a pipe that nobody reads
+                    # would fill and block.
+                    stderr=subprocess.DEVNULL,
+                )
+            return self._process
+
+    def stop(self) -> None:
+        """End the process for good; what is being read is lost."""
+        with self._starting:
+            self._stopped = True
+        self.close()
 
     def close(self) -> None:
         process, self._process = self._process, None
@@ -104,6 +119,7 @@ class Readers:
         self._local = threading.local()
         self._readers: list[_Reader] = []
         self._lock = threading.Lock()
+        self._left = False
 
     def submit(
         self, path: Path, name: str, kind: str, *, field: str | None, encoding: str | None
@@ -124,6 +140,8 @@ class Readers:
             reader = self._local.reader = _Reader(self._seconds)
             with self._lock:
                 self._readers.append(reader)
+                if self._left:
+                    reader.stop()
         return reader.read(request)
 
     def __enter__(self) -> Self:
@@ -138,8 +156,9 @@ class Readers:
         # Killed first: leaving early must not wait for a document that takes a minute.
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._left = True
             for reader in self._readers:
-                reader.close()
+                reader.stop()
         self._threads.shutdown()
 
 

@@ -228,3 +228,15 @@ def test_what_waits_is_not_read_any_more_once_nobody_wants_it(tmp_path):
         futures = [readers.submit(page, "a", "text", field=None, encoding=None) for _ in range(30)]
         futures[0].result()
     assert futures[-1].cancelled()
+
+
+def test_a_reader_that_was_stopped_starts_no_process(tmp_path):
+    """Its thread may have gone on to the next file at this moment."""
+    page = tmp_path / "a.txt"
+    page.write_text("Text.")
+    with Readers(workers=1) as readers:
+        readers.submit(page, "a", "text", field=None, encoding=None).result()
+        (reader,) = readers._readers
+        reader.stop()
+        assert readers.submit(page, "b", "text", field=None, encoding=None).result() == []
+        assert reader._process is None

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from playwright.async_api import expect
-from web_kit import gated
+from web_kit import gated, slowness
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -13,7 +13,7 @@ PIECE = 20
 MOST = 2_000  # ms, in all, for a text of that length
 SHORTER = 20_000  # of the many texts that say one thing only, in as much less time
 FRAME = 50  # ms
-TRIES = 4  # the machine may be busy: what is slow by itself is slow each time
+TRIES = 6  # the machine may be busy: what is slow by itself is slow each time
 
 # What takes some renderers minutes: marks that never close, that nest, that look like much else.
 UNITS = [
@@ -115,14 +115,15 @@ async ([text, piece]) => {
 
 async def check(page, text):
     """Draw a text as it grows; returns what is wrong, or nothing."""
-    best = None
+    best, slow = None, 1.0
     for _ in range(TRIES):
         times = await page.page.evaluate(GROW, [text, PIECE])
         # A frame that was slow because another process ran is not slow the next time.
         # Formulas are set in frames of their own, whose number is not always the same.
         best = times if best is None else [min(pair) for pair in zip(best, times, strict=False)]
-        if sum(best) < MOST * len(text) / LENGTH and max(best) < FRAME:
+        if sum(best) < slow * MOST * len(text) / LENGTH and max(best) < slow * FRAME:
             return None
+        slow = max(slow, await slowness(page))
     return f"{sum(best):.0f} ms in all, {max(best):.0f} ms at piece {best.index(max(best))}"
 
 
@@ -156,7 +157,7 @@ async def test_a_whole_answer_at_once(page, address):
                 strict=True,
             )
         ]
-        assert sum(times) < 400, name
+        assert sum(times) < 400 * await slowness(page), name
 
 
 async def test_what_waits_is_drawn_soon(page, address, upstream):

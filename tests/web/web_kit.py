@@ -44,6 +44,30 @@ async def browser():
             await running.close()
 
 
+# What a page does, in small: strings, a pattern, nodes. The best of some times, as others may run.
+_WORK = r"""
+() => {
+    let best = Infinity;
+    for (let turn = 0; turn < 20; turn += 1) {
+        const begin = performance.now();
+        const words = [];
+        for (let number = 0; number < 10_000; number += 1) words.push(`<b>word</b> ${number}`);
+        const text = words.join(" ").replace(/(\w+) (\d+)/g, "$2 of $1");
+        const element = document.createElement("div");
+        for (const word of text.slice(0, 50_000).split(" ")) element.append(word);
+        best = Math.min(best, performance.now() - begin);
+    }
+    return best;
+}
+"""
+_USUAL = 3.0  # ms for that work, where the milliseconds that tests allow were measured
+
+
+async def slowness(page):
+    """How many times slower than usual the machine computes now; 1 if it is not."""
+    return max(1.0, await page.page.evaluate(_WORK) / _USUAL)
+
+
 @contextlib.asynccontextmanager
 async def relay(base_url, *, models=MODELS, auth="open", page=True, **options):
     """Serve the page; yields its address and the service."""
