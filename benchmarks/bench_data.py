@@ -4,7 +4,7 @@
 
 The calls are answered inside the client, as in ``bench_batch``, so that what is measured is ours.
 Each measurement is a process of its own; CPU is of all threads, from the first look at the input
-to the table in its place. ``--memory 10000000`` takes about half an hour.
+to the table in its place. ``--memory 10000000`` takes half an hour to an hour.
 """
 
 from __future__ import annotations
