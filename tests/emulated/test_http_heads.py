@@ -48,7 +48,6 @@ async def test_large_heads_are_taken(name, stream, either_way):
 
 HOPELESS = {
     "too long a field": (OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n", "line longer than 65536"),
-    "too long a status line": (b"HTTP/1.1 200 " + b"a" * 70_000 + b"\r\n\r\n", "longer than 65536"),
     "length and chunks": (
         OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "both Content-Length and Transfer-Encoding",
@@ -66,7 +65,11 @@ HOPELESS = {
         "encoded as 'x-ours', which was not asked for",
     ),
 }
-if SINCE_3_14:
+if SINCE_3_14:  # before, a status line is measured piece by piece, as its bytes were read
+    HOPELESS["too long a status line"] = (
+        b"HTTP/1.1 200 " + b"a" * 70_000 + b"\r\n\r\n",
+        "longer than 65536",
+    )
     HOPELESS["too many fields"] = (OK + b"X: y\r\n" * 600 + b"\r\n", "more than 500 headers")
 
 
