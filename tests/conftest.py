@@ -18,7 +18,7 @@ TOGETHER = {
     "tests/ray/": "ray",
     "tests/redis/": "redis",
     "tests/test_site.py": "site",
-    "tests/emulated/test_local.py": "local model",
+    "tests/local/": "local model",
     "tests/foreign/": "llama.cpp",
     "tests/frameworks/": "frameworks",
     "tests/relay/test_ui_message_sdk.py": "node",
@@ -28,7 +28,7 @@ TOGETHER = {
 FIRST = (
     "tests/ray/",
     "tests/web/",
-    "tests/emulated/test_local.py",
+    "tests/local/",
     "tests/test_site.py",
     "tests/frameworks/",
     "tests/relay/test_ui_message_sdk.py",
