@@ -138,7 +138,11 @@ def print_streams(firsts, frames):
 
 
 async def main(count, streams):
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium-headless-shell")
+        or shutil.which("chromium")
+        or shutil.which("google-chrome")
+    )
     fast = {"answer": lambda _: TEXT * 40, "tokens_per_second": 200} if streams else {}
     async with async_playwright() as playwright, Emulator(**fast) as emulator:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

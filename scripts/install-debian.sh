@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 needed=""
 # A Python that can make virtual environments, and the browser that looks at the relay's page.
 scripts/find-python >/dev/null 2>&1 || needed="python3 python3-venv"
-command -v chromium >/dev/null 2>&1 || needed="$needed chromium"
+command -v chromium-headless-shell >/dev/null 2>&1 || command -v chromium >/dev/null 2>&1 || needed="$needed chromium-headless-shell"
 # And another, of which the page must not ask more than it has.
 command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || needed="$needed firefox-esr"
 # What useChat is made of reads the relay's streams, in Node.
@@ -47,5 +47,9 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -q
+# Chromium without its windows is a package of its own since Debian 12; elsewhere there is only all of it.
+if ! apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+    missing=$(echo "$missing" | sed 's/chromium-headless-shell/chromium/')
+fi
 # shellcheck disable=SC2086 - the words are separate packages
 $as_root apt-get install -q -y --no-install-recommends $missing
