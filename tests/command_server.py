@@ -188,7 +188,10 @@ def _become(descriptors, arguments, environment, folder, on_terminal):
     if on_terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        setattr(sys, name, _stream(number, getattr(sys, name)))
+        stream = _stream(number, getattr(sys, name))
+        setattr(sys, name, stream)
+        # Else its end comes early enough for 3.13 to report a pipe that nobody reads any more.
+        setattr(sys, f"__{name}__", stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
