@@ -30,7 +30,7 @@ class Result:
 
 def environment(emulator=None, home=None, **more):
     """The environment of a command: nothing of the person who runs the tests but the path."""
-    names = ["PATH", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV"]
+    names = ["PATH", "HOME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "COVERAGE_PROCESS_CONFIG"]
     env = {name: os.environ[name] for name in names if name in os.environ}
     env |= {**settings(), "TERM": "xterm-256color"}
     env |= {"KONKO_LOG": "0"}  # the first time, a terminal is told that conversations are kept
