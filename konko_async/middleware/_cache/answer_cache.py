@@ -132,14 +132,6 @@ class AnswerCache:
             "folder, or remove its files"
         )
 
-    async def find(self, key: bytes) -> Entry | None:
-        """Return the answer that is kept under a key; None if there is none."""
-        found = self.look_up(key)
-        if isinstance(found, asyncio.Future):
-            found = await found
-        self.count(found=found is not None)
-        return found
-
     def look_up(self, key: bytes) -> Entry | asyncio.Future[Entry | None] | None:
         """Return the answer that is kept under a key, or what to await for it; None: neither."""
         return self._store.find(key)
