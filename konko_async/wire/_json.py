@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -56,7 +56,29 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
 
 
-_encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode
+_encode_number = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain).encode
+
+
+def _encode_checked(value: Any) -> bytes:
+    """Encode with a msgspec before 0.23, which writes NaN and infinities of a Decimal as such."""
+    content = _encode_number(value)
+    if b"NaN" in content or b"Infinity" in content:
+        try:
+            msgspec.json.decode(content, type=msgspec.Raw)  # passes where a text says so
+        except msgspec.DecodeError:
+            raise ValueError("a Decimal is NaN or an infinity") from None
+    return content
+
+
+def _encoder() -> Callable[[Any], bytes]:
+    try:
+        _encode_number(Decimal("NaN"))
+    except ValueError:
+        return _encode_number
+    return _encode_checked
+
+
+_encode: Final = _encoder()
 
 
 def encode(params: Any) -> bytes:
@@ -71,7 +93,8 @@ def encode(params: Any) -> bytes:
         except UnicodeEncodeError:
             # A file name that is not UTF-8, or text cut inside an emoji: common in prompts and in
             # what tools return, and no reason to fail a call.
-            return _encode(_without_surrogates(msgspec.to_builtins(params, enc_hook=_plain)))
+            plain = msgspec.to_builtins(params, builtin_types=(Decimal,), enc_hook=_plain)
+            return _encode(_without_surrogates(plain))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         problem = f"{type(error).__name__}: {error}"
     raise ConfigurationError(f"the request cannot be written as JSON ({problem[:200]})")

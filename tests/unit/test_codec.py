@@ -396,6 +396,7 @@ def test_lone_surrogates_become_replacement_characters():
         "b": 1,
     }
     assert encode("\ud83d\ude00\ud83d") == '"😀\ufffd"'.encode()
+    assert encode([decimal.Decimal("1.50"), "\udfff"]) == '[1.50,"\ufffd"]'.encode()
 
 
 def test_what_is_not_is_refused():
@@ -405,6 +406,15 @@ def test_what_is_not_is_refused():
         with pytest.raises(ConfigurationError, match="JSON") as caught:
             encode({"messages": wrong})
         assert caught.value.__context__ is None
+
+
+def test_no_decimal_is_written_that_json_has_no_number_for():
+    for wrong in ("NaN", "-NaN", "sNaN", "NaN12", "Infinity", "-Infinity"):
+        for beside in ("text", "\udfff"):
+            with pytest.raises(ConfigurationError, match="as JSON"):
+                encode({"x": [beside, decimal.Decimal(wrong)]})
+    right = ["NaN", "Infinity", decimal.Decimal("1E+400")]
+    assert encode(right) == b'["NaN","Infinity",1E+400]'
 
 
 def test_finite():
