@@ -24,8 +24,6 @@ from konko_async.resources import Batches, Chat, Completions, Embeddings, Files,
 from konko_async.resources._raw import send_raw
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import aiohttp
 
     from konko_async._balance.endpoint import Affinity, Balance, Endpoint
@@ -404,12 +402,7 @@ class AsyncKonko(AsyncContextOnly):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:

@@ -45,6 +45,7 @@ ALLOWED = {
 # These stand on the public face, as users do, and never on each other (nor on those not named).
 PUBLIC = (
     "konko_async",
+    "konko_async._core.lazy_names",  # not of the client: how any package loads its names late
     *(
         f"konko_async.{name}"
         for name in ("errors", "sse", "limits", "remote", "tools", "wire", "middleware")

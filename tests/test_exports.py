@@ -189,17 +189,21 @@ def test_the_client_needs_no_extra():
     assert not loaded & set(EXTRAS.split())
 
 
-@pytest.mark.parametrize("package", ["konko_async.batch", "konko_async.testing"])
+@pytest.mark.parametrize("package", ["batch", "limits", "middleware", "testing"])
 def test_names_that_are_loaded_on_first_use_are_those_that_type_checkers_see(package):
-    module = importlib.import_module(package)
-    seen = {}
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith(package):
-            inner = node.module.removeprefix(package).removeprefix(".")
-            seen |= {alias.name: inner or alias.name for alias in node.names}
-    assert seen == module._EXPORTS
-    assert set(module.__all__) == set(seen)
-    for name in seen:
+    module = importlib.import_module(f"konko_async.{package}")
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    [seen] = [
+        n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+    ]
+    for node in [n for n in seen.body if isinstance(n, ast.ImportFrom)]:
+        for name in [alias.name for alias in node.names]:
+            home = importlib.import_module(node.module)
+            expected = getattr(home, name, None) or importlib.import_module(f"{node.module}.{name}")
+            assert getattr(module, name) is expected
+            assert name in module.__all__
+            assert name in dir(module)
+    for name in module.__all__:
         assert getattr(module, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018 - looking it up is the test

@@ -422,8 +422,8 @@ def _bind(layer: Middleware, call_next: Handler) -> Handler:
     return handle
 
 
-def remaining(call: Call, now: float | None = None) -> float | None:
+def remaining(call: Call) -> float | None:
     """Seconds until the call's total deadline, or None if it has none."""
     if call.deadline is None:
         return None
-    return call.deadline - (asyncio.get_running_loop().time() if now is None else now)
+    return call.deadline - asyncio.get_running_loop().time()

@@ -36,14 +36,13 @@ _NOT_CONNECTED = (
 
 
 def translate(  # noqa: PLR0911 - a table, read from top to bottom
-    error: BaseException, host: str, *, sent: bool = True
+    error: BaseException, host: str
 ) -> KonkoError:
     """Return our error for one of aiohttp's; the caller raises it outside the ``except`` block.
 
     Args:
         error: one of :data:`FOREIGN`.
         host: the server's name (and port), for the message.
-        sent: whether the request may have reached the server.
     """
     if isinstance(error, KonkoError):
         return error
@@ -58,9 +57,7 @@ def translate(  # noqa: PLR0911 - a table, read from top to bottom
         return APIConnectionError(f"{host} broke the HTTP protocol: {problem}", retryable=retryable)
     if isinstance(error, aiohttp.ClientPayloadError):
         return APIConnectionError(f"the answer of {host} broke off (incomplete payload)")
-    return APIConnectionError(
-        f"the connection to {host} failed: {_reason(error)}", request_sent=sent
-    )
+    return APIConnectionError(f"the connection to {host} failed: {_reason(error)}")
 
 
 def _not_connected(error: BaseException, host: str) -> APIConnectionError:

@@ -7,10 +7,9 @@ report = await run_batch(client, "in.jsonl", "out.jsonl")
 Nothing is imported before it is used: a chat in a terminal wants a `Price`, and no more.
 """
 
-import sys
-import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from konko_async._core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from konko_async.batch._calls.patience import Patience
@@ -41,39 +40,35 @@ if TYPE_CHECKING:
     from konko_async.batch._workers.subprocess import Processes
     from konko_async.batch._workers.worker import Worker
 
-# Where each name comes from; a test holds this against the imports above.
-_EXPORTS = {
-    "AnswerError": "_errors",
-    "BatchChangedError": "_errors",
-    "BatchError": "_errors",
-    "BatchInputError": "_errors",
-    "BatchLockedError": "_errors",
-    "BatchOutputError": "_errors",
-    "BatchReport": "_report",
-    "BatchStoppedError": "_errors",
-    "Estimate": "_report",
-    "Filesystem": "_output.filesystem",
-    "Histogram": "_histogram",
-    "MergeReport": "_output.merge",
-    "Patience": "_calls.patience",
-    "Price": "_pricing",
-    "Processes": "_workers.subprocess",
-    "Progress": "_progress",
-    "RowLatencies": "_output.latencies",
-    "RowResult": "_output.row_results",
-    "Sample": "_progress",
-    "ServerSide": "_server.settings",
-    "Step": "_steps.plan",
-    "Stop": "_stop",
-    "Template": "_input.prompt_template",
-    "Worker": "_workers.worker",
-    "WorkerLink": "_workers.protocol",
-    "WorkerLostError": "_errors",
-    "Workers": "_workers.protocol",
-    "merge_outputs": "_output.merge",
-    "parse_price": "_pricing",
-    "run_batch": "_run_batch",
-}
+    Files = Filesystem
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "_calls.patience": "Patience",
+            "_errors": (
+                "AnswerError BatchChangedError BatchError BatchInputError BatchLockedError "
+                "BatchOutputError BatchStoppedError WorkerLostError"
+            ),
+            "_histogram": "Histogram",
+            "_input.prompt_template": "Template",
+            "_output.filesystem": "Filesystem",
+            "_output.latencies": "RowLatencies",
+            "_output.merge": "MergeReport merge_outputs",
+            "_output.row_results": "RowResult",
+            "_pricing": "Price parse_price",
+            "_progress": "Progress Sample",
+            "_report": "BatchReport Estimate",
+            "_run_batch": "run_batch",
+            "_server.settings": "ServerSide",
+            "_steps.plan": "Step",
+            "_stop": "Stop",
+            "_workers.protocol": "WorkerLink Workers",
+            "_workers.subprocess": "Processes",
+            "_workers.worker": "Worker",
+        },
+        {"Files": "Filesystem"},  # names of earlier versions; they leave with 0.2
+    )
 
 __all__ = [
     "AnswerError",
@@ -107,26 +102,3 @@ __all__ = [
     "parse_price",
     "run_batch",
 ]
-
-
-# Names of earlier versions; they leave with 0.2.
-_RENAMED = {"Files": "Filesystem"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(
-            f"{__name__}.{name} is now {__name__}.{new}", DeprecationWarning, stacklevel=2
-        )
-        return getattr(sys.modules[__name__], new)
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    # Once found it is an attribute like any other.
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -6,9 +6,7 @@ Example::
     print(result.ttft.median, result.output_throughput)
 """
 
-import warnings
-from typing import Any
-
+from konko_async._core.lazy_names import lazy_names
 from konko_async.bench._plan import Plan, Slo
 from konko_async.bench._prompts import Prompt, RandomPrompts, calibrated, read_dataset
 from konko_async.bench._record import RequestTimes
@@ -16,6 +14,13 @@ from konko_async.bench._result import BenchResult
 from konko_async.bench._run import BenchProgress, run_bench
 from konko_async.bench._statistics import Distribution, percentile, summarize
 from konko_async.bench._watch import ClientCost
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {},
+    # Names of earlier versions; they leave with 0.2.
+    {"RequestRecord": "RequestTimes", "Summary": "Distribution"},
+)
 
 __all__ = [
     "BenchProgress",
@@ -33,16 +38,3 @@ __all__ = [
     "run_bench",
     "summarize",
 ]
-
-# Names of earlier versions; they leave with 0.2.
-_RENAMED = {"RequestRecord": "RequestTimes", "Summary": "Distribution"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(
-            f"{__name__}.{name} is now {__name__}.{new}", DeprecationWarning, stacklevel=2
-        )
-        return globals()[new]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

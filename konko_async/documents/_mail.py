@@ -15,7 +15,6 @@ from konko_async.documents._text import decode, tidy
 __all__ = ["mail_text", "mailbox"]
 
 _SHOWN: Final = ("From", "To", "Cc", "Date")
-_BODIES: Final = ("text/plain", "text/html")
 # An HTML message's stand-in ("Please use a modern client") is not the message.
 _LEAST_KEPT: Final = 0.3
 # Signatures: of these, no person misses anything, nor of the pictures within a page.

@@ -19,14 +19,14 @@ from konko_async.limits._window import Charge, SlidingSum
 if TYPE_CHECKING:
     from konko_async.limits._shared.shared_lane import SharedLane
     from konko_async.limits._shared.store import Reply, Store, StoreReply, StoreRequest, Turn
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "_shared.shared_lane": "SharedLane",
-        "_shared.store": "Reply Store StoreReply StoreRequest Turn",
-    },
-)
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "_shared.shared_lane": "SharedLane",
+            "_shared.store": "Reply Store StoreReply StoreRequest Turn",
+        },
+    )
 
 __all__ = [
     "AdaptiveConcurrency",

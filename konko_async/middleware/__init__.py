@@ -18,8 +18,8 @@ from konko_async.middleware._retry import RetryMiddleware
 
 if TYPE_CHECKING:
     from konko_async.middleware._cache.answer_cache import AnswerCache, CacheStats
-
-__getattr__ = lazy_names(__name__, {"_cache.answer_cache": "AnswerCache CacheStats"})
+else:
+    __getattr__, __dir__ = lazy_names(__name__, {"_cache.answer_cache": "AnswerCache CacheStats"})
 
 __all__ = [
     "AnswerCache",

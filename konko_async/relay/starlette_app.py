@@ -39,8 +39,6 @@ except ModuleNotFoundError as missing:
     ) from None
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from starlette.background import BackgroundTask
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,12 +74,7 @@ class _AsgiBrowser:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait([self._listener])

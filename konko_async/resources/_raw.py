@@ -19,8 +19,6 @@ from konko_async._engine.raw import RawEndpoint, RawParams
 from konko_async.errors import ConfigurationError, KonkoError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from konko_async._core.pipeline import Call, Response
     from konko_async._core.policies import Priority, TimeoutLike
     from konko_async._records import Attempt
@@ -150,12 +148,7 @@ class RawResponse(AsyncContextOnly):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __del__(self) -> None:

@@ -16,7 +16,6 @@ from konko_async.wire._json import decode_json
 
 if TYPE_CHECKING:
     from functools import partial
-    from types import TracebackType
 
     from konko_async._engine.engine import CallOptions, Engine
     from konko_async._engine.operations import ApiOperation
@@ -326,12 +325,7 @@ class _Opening(AsyncContextOnly, Generic[R]):
         self._response = StreamedAPIResponse(await self._call.send(streaming=True), closed=False)
         return self._response
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._response is not None:
             await self._response.close()
 

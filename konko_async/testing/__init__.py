@@ -6,8 +6,9 @@ imported before it is used, because pytest loads this package for everyone who h
 installed.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from konko_async._core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from konko_async.testing import dialects, faults
@@ -25,25 +26,23 @@ if TYPE_CHECKING:
         jumping_time,
         run_with_jumping_time,
     )
-
-# Where each name comes from; a test holds this against the imports above.
-_EXPORTS = {
-    "Answer": "_fault_server.answer",
-    "BatchSettings": "_emulator.jobs.settings",
-    "Connections": "_fault_server.server",
-    "DeadlockError": "_simulated_time",
-    "Emulator": "_emulator.emulator",
-    "EmulatorInThread": "_in_thread",
-    "FaultServer": "_fault_server.server",
-    "ReceivedRequest": "_fault_server.request",
-    "RequestRecord": "_emulator.log",
-    "TimeJumpingLoop": "_simulated_time",
-    "answer_from_prompt": "_emulator.content.from_prompt",
-    "dialects": "dialects",
-    "faults": "faults",
-    "jumping_time": "_simulated_time",
-    "run_with_jumping_time": "_simulated_time",
-}
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "_emulator.content.from_prompt": "answer_from_prompt",
+            "_emulator.emulator": "Emulator",
+            "_emulator.jobs.settings": "BatchSettings",
+            "_emulator.log": "RequestRecord",
+            "_fault_server.answer": "Answer",
+            "_fault_server.request": "ReceivedRequest",
+            "_fault_server.server": "Connections FaultServer",
+            "_in_thread": "EmulatorInThread",
+            "_simulated_time": "DeadlockError TimeJumpingLoop jumping_time run_with_jumping_time",
+            "dialects": "dialects",
+            "faults": "faults",
+        },
+    )
 
 __all__ = [
     "Answer",
@@ -62,19 +61,3 @@ __all__ = [
     "jumping_time",
     "run_with_jumping_time",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Lazily, as the pytest plugin imports this package in every test session: an import of aiohttp
-    # would slow down those that never use the emulator.
-    module = import_module(f"{__name__}.{_EXPORTS[name]}")
-    found = module if name == _EXPORTS[name] else getattr(module, name)
-    # Once found it is an attribute like any other.
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Self
 
 from konko_async.testing._emulator.emulator import Emulator
@@ -37,12 +36,7 @@ class EmulatorInThread:
         self._run(self._emulator.start())
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         loop = self._loop
         try:
             self._run(self._emulator.close())

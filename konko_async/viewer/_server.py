@@ -9,16 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from konko_async import KonkoError
 from konko_async.viewer._service import InvalidQueryError, OutputService, find_input
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["Viewer", "ViewerError"]
 
@@ -140,12 +137,7 @@ class Viewer:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # -- requests --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from konko_async.batch._output.filesystem import Filesystem
 from konko_async.batch._output.ledger import unpack
 from konko_async.batch._output.sealed_lines import may_be_torn, sealed, unsealed
 
-__all__ = ["Job", "JobBook", "has_jobs", "jobs_path"]
+__all__ = ["Job", "JobBook", "jobs_path"]
 
 _VERSION: Final = 1
 _BEGINS: Final = b'{"jobs"'
@@ -83,18 +83,6 @@ _decode = msgspec.json.Decoder(_JobLine).decode
 def jobs_path(output: str) -> str:
     """Return where the jobs of an output are written down."""
     return f"{output}.jobs"
-
-
-def has_jobs(output: str, files: Filesystem) -> bool:
-    """Whether jobs of an output have not ended, as far as its file says."""
-    path = jobs_path(output)
-    if not Path(path).exists():
-        return False
-    book = JobBook(output, files)
-    try:
-        return bool(book.open)
-    finally:
-        book.close()
 
 
 class JobBook:

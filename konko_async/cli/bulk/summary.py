@@ -25,18 +25,17 @@ _REASONS = {
 _ERRORS = 6
 
 
-def print_summary(report: BatchReport, *, where: str, what: str = "rows") -> None:
+def print_summary(report: BatchReport, *, where: str) -> None:
     """Print what was done and what is left.
 
     Args:
         report: of the run.
         where: its output.
-        what: is counted.
     """
-    note(f"{where}: {_counts(report, what)}")
-    _print_lines(report, what)
+    note(f"{where}: {_counts(report, 'rows')}")
+    _print_lines(report, "rows")
     if report.left:
-        _print("next", f"run the same command again for the {count(report.left)} {what} left")
+        _print("next", f"run the same command again for the {count(report.left)} rows left")
 
 
 def _counts(report: BatchReport, what: str) -> str:

@@ -35,7 +35,6 @@ _CHARSETS: Final = {
     162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251",
     222: "cp874", 238: "cp1250",
 }  # fmt: skip
-_HIGH_SURROGATES: Final = range(0xD800, 0xDC00)
 _DEEPEST_HEADING: Final = 6
 
 

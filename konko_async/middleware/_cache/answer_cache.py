@@ -13,8 +13,6 @@ from konko_async.errors import ConfigurationError
 from konko_async.middleware._cache.store import AnswerStore
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from konko_async.middleware._cache.database import Entry
 
 __all__ = ["AnswerCache", "CacheStats"]
@@ -159,12 +157,7 @@ class AnswerCache:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:

@@ -1,7 +1,6 @@
 """The emulator: a server on this machine that speaks the Konko API."""
 
 import asyncio
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
@@ -105,12 +104,7 @@ class Emulator(EmulatorState):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:
