@@ -6,53 +6,43 @@ from typing import Any
 
 import click
 
-from konko_async.cli._options import Connection, connection_options, decorated
-
-_OPTIONS = (
-    click.option(
-        "-m",
-        "--model",
-        "models",
-        multiple=True,
-        metavar="ID",
-        help="A model that the page offers; repeatable. Default: all chat models of the server.",
-    ),
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option(
-        "--port",
-        type=click.IntRange(0, 65535),
-        default=0,
-        help="Port; 0 picks a free one.  [default: 0]",
-    ),
-    click.option(
-        "--allow-remote", is_flag=True, help="Allow a --host that other machines can reach."
-    ),
-    click.option(
-        "--allow-name",
-        "names",
-        multiple=True,
-        metavar="NAME",
-        help="A further host name that browsers may use; repeatable.",
-    ),
-    click.option("--token", is_flag=True, help="Require a token on this machine, too."),
-    click.option("--open/--no-open", "show", default=False, help="Open the page in a browser."),
-    click.option(
-        "--drain",
-        type=click.FloatRange(0),
-        default=10.0,
-        show_default=True,
-        metavar="S",
-        help="Seconds that answers may take to finish after Ctrl-C.",
-    ),
-)
-
-
-def _relay_options(function: Any) -> Any:
-    return decorated(function, _OPTIONS)
+from konko_async.cli._options import Connection, connection_options
 
 
 @click.command("relay")
-@_relay_options
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="ID",
+    help="A model that the page offers; repeatable. Default: all chat models of the server.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port; 0 picks a free one.  [default: 0]",
+)
+@click.option("--allow-remote", is_flag=True, help="Allow a --host that other machines can reach.")
+@click.option(
+    "--allow-name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A further host name that browsers may use; repeatable.",
+)
+@click.option("--token", is_flag=True, help="Require a token on this machine, too.")
+@click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that answers may take to finish after Ctrl-C.",
+)
 @connection_options
 def command(connection: Connection, **options: Any) -> int:
     """Serve a chat page on this machine until Ctrl-C or SIGTERM.

@@ -7,63 +7,49 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from konko_async.cli._options import decorated
-
 _COUNT = click.IntRange(1)
-_EMULATOR_OPTIONS = (
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option(
-        "--port",
-        type=click.IntRange(0, 65535),
-        default=0,
-        help="Port to listen on; 0 picks a free one.  [default: 0]",
-    ),
-    click.option(
-        "--allow-remote", is_flag=True, help="Allow a --host that other machines can reach."
-    ),
-    click.option(
-        "--latency",
-        type=click.FloatRange(0),
-        default=0.0,
-        metavar="S",
-        help="Seconds to the first byte of an answer.",
-    ),
-    click.option(
-        "--tokens-per-second",
-        type=click.FloatRange(0, min_open=True),
-        metavar="N",
-        help="Speed of each answer.  [default: no limit]",
-    ),
-    click.option("--answer-tokens", type=_COUNT, metavar="N", help="Tokens of each answer."),
-    click.option(
-        "--capacity",
-        type=_COUNT,
-        metavar="N",
-        help="Calls served at the same time; see --overload.",
-    ),
-    click.option(
-        "--overload",
-        type=click.Choice(["reject", "queue"]),
-        default="reject",
-        show_default=True,
-        help="What happens to calls beyond --capacity.",
-    ),
-    click.option(
-        "--rpm", "requests_per_minute", type=_COUNT, metavar="N", help="Requests a minute, per key."
-    ),
-    click.option(
-        "--tpm", "tokens_per_minute", type=_COUNT, metavar="N", help="Tokens a minute, per key."
-    ),
-)
-
-
-def _emulator_options(function: Any) -> Any:
-    return decorated(function, _EMULATOR_OPTIONS)
 
 
 @click.command("serve")
 @click.option("--local", is_flag=True, help="Serve the local model instead of the emulator.")
-@_emulator_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port to listen on; 0 picks a free one.  [default: 0]",
+)
+@click.option("--allow-remote", is_flag=True, help="Allow a --host that other machines can reach.")
+@click.option(
+    "--latency",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="S",
+    help="Seconds to the first byte of an answer.",
+)
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Speed of each answer.  [default: no limit]",
+)
+@click.option("--answer-tokens", type=_COUNT, metavar="N", help="Tokens of each answer.")
+@click.option(
+    "--capacity", type=_COUNT, metavar="N", help="Calls served at the same time; see --overload."
+)
+@click.option(
+    "--overload",
+    type=click.Choice(["reject", "queue"]),
+    default="reject",
+    show_default=True,
+    help="What happens to calls beyond --capacity.",
+)
+@click.option(
+    "--rpm", "requests_per_minute", type=_COUNT, metavar="N", help="Requests a minute, per key."
+)
+@click.option(
+    "--tpm", "tokens_per_minute", type=_COUNT, metavar="N", help="Tokens a minute, per key."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def command(context: click.Context, /, *, local: bool, debug: bool, **emulator: Any) -> int:

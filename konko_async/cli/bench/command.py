@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from konko_async.cli._options import Connection, connection_options, decorated, model_option
+from konko_async.cli._options import Connection, connection_options, model_option
 
 _SLOS = ("ttft", "tpot", "e2el")
 
@@ -71,119 +71,100 @@ def _object(text: str) -> dict[str, Any]:
 
 
 _COUNT = click.IntRange(1)
-_LOAD = (
-    click.option(
-        "-c",
-        "--concurrency",
-        "--max-concurrency",
-        "concurrency",
-        type=_listed(_place, "numbers of at least 1"),
-        metavar="N,…",
-        help="Requests in flight at most; several: a sweep.  [default: 1; no limit with a rate]",
-    ),
-    click.option(
-        "--request-rate",
-        type=_listed(_positive, "rates"),
-        metavar="R,…",
-        help="Requests per second, sent however fast the server answers.  [default: inf, no rate]",
-    ),
-    click.option(
-        "--burstiness",
-        type=_number,
-        default=1.0,
-        metavar="X",
-        help="Spread of arrivals: 1 is Poisson, less comes in bursts, inf evenly.  [default: 1]",
-    ),
-    click.option(
-        "-n", "--requests", type=_COUNT, metavar="N", help="Number of requests.  [default: 100]"
-    ),
-    click.option(
-        "--duration",
-        type=click.FloatRange(0, min_open=True),
-        metavar="S",
-        help="Seconds during which new requests are sent.",
-    ),
-    click.option(
-        "--warmup",
-        type=click.IntRange(0),
-        metavar="N",
-        help="Requests sent first and not counted.  [default: the concurrency; 1 with a rate]",
-    ),
-)
-_ASKED = (
-    click.option(
-        "--input-tokens",
-        type=_COUNT,
-        default=256,
-        show_default=True,
-        help="Tokens of each random prompt.",
-    ),
-    click.option(
-        "--output-tokens", type=_COUNT, metavar="N", help="Maximum output tokens.  [default: 128]"
-    ),
-    click.option(
-        "--ignore-eos", is_flag=True, help="Generate exactly --output-tokens (vLLM, SGLang)."
-    ),
-    click.option(
-        "--dataset",
-        metavar="FILE.jsonl",
-        help="Take prompts from a file: JSON lines with prompt or messages.",
-    ),
-    click.option(
-        "--stream/--no-stream",
-        default=True,
-        help="Whether answers are streamed.  [default: stream]",
-    ),
-    click.option(
-        "--usage/--no-usage",
-        default=True,
-        help="Whether the server reports token counts.  [default: usage]",
-    ),
-    click.option("-t", "--temperature", type=click.FloatRange(0, 2), help="Sampling temperature."),
-    click.option(
-        "--extra-body", type=_object, metavar="JSON", help="Further fields of each request's body."
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Seed of random prompts and arrivals.",
-    ),
-)
-_TOLD = (
-    click.option(
-        "--percentiles",
-        type=_listed(_percent, "percentiles"),
-        default="90,95,99",
-        show_default=True,
-        help="Percentiles to report for each latency.",
-    ),
-    click.option(
-        "--goodput",
-        multiple=True,
-        metavar="NAME:MS…",
-        help="Latency objectives in milliseconds, such as ttft:500 tpot:50 e2el:5000.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each run."),
-    click.option("--output", metavar="FILE.json", help="Also write the results to a file."),
-    click.option("--detailed", is_flag=True, help="Include the times of each request."),
-    click.option("--plot", metavar="FILE.png", help="Also draw the results."),
-    click.option(
-        "--progress",
-        type=click.Choice(["rich", "plain", "none"]),
-        help="How progress is shown.  [default: rich on a terminal, else none]",
-    ),
-)
-
-
-def _own_options(function: Any) -> Any:
-    return decorated(function, (*_LOAD, *_ASKED, *_TOLD))
 
 
 @click.command("bench")
 @model_option
-@_own_options
+@click.option(
+    "-c",
+    "--concurrency",
+    "--max-concurrency",
+    "concurrency",
+    type=_listed(_place, "numbers of at least 1"),
+    metavar="N,…",
+    help="Requests in flight at most; several: a sweep.  [default: 1; no limit with a rate]",
+)
+@click.option(
+    "--request-rate",
+    type=_listed(_positive, "rates"),
+    metavar="R,…",
+    help="Requests per second, sent however fast the server answers.  [default: inf, no rate]",
+)
+@click.option(
+    "--burstiness",
+    type=_number,
+    default=1.0,
+    metavar="X",
+    help="Spread of arrivals: 1 is Poisson, less comes in bursts, inf evenly.  [default: 1]",
+)
+@click.option(
+    "-n", "--requests", type=_COUNT, metavar="N", help="Number of requests.  [default: 100]"
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Seconds during which new requests are sent.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Requests sent first and not counted.  [default: the concurrency; 1 with a rate]",
+)
+@click.option(
+    "--input-tokens",
+    type=_COUNT,
+    default=256,
+    show_default=True,
+    help="Tokens of each random prompt.",
+)
+@click.option(
+    "--output-tokens", type=_COUNT, metavar="N", help="Maximum output tokens.  [default: 128]"
+)
+@click.option("--ignore-eos", is_flag=True, help="Generate exactly --output-tokens (vLLM, SGLang).")
+@click.option(
+    "--dataset",
+    metavar="FILE.jsonl",
+    help="Take prompts from a file: JSON lines with prompt or messages.",
+)
+@click.option(
+    "--stream/--no-stream", default=True, help="Whether answers are streamed.  [default: stream]"
+)
+@click.option(
+    "--usage/--no-usage",
+    default=True,
+    help="Whether the server reports token counts.  [default: usage]",
+)
+@click.option("-t", "--temperature", type=click.FloatRange(0, 2), help="Sampling temperature.")
+@click.option(
+    "--extra-body", type=_object, metavar="JSON", help="Further fields of each request's body."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of random prompts and arrivals."
+)
+@click.option(
+    "--percentiles",
+    type=_listed(_percent, "percentiles"),
+    default="90,95,99",
+    show_default=True,
+    help="Percentiles to report for each latency.",
+)
+@click.option(
+    "--goodput",
+    multiple=True,
+    metavar="NAME:MS…",
+    help="Latency objectives in milliseconds, such as ttft:500 tpot:50 e2el:5000.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each run.")
+@click.option("--output", metavar="FILE.json", help="Also write the results to a file.")
+@click.option("--detailed", is_flag=True, help="Include the times of each request.")
+@click.option("--plot", metavar="FILE.png", help="Also draw the results.")
+@click.option(
+    "--progress",
+    type=click.Choice(["rich", "plain", "none"]),
+    help="How progress is shown.  [default: rich on a terminal, else none]",
+)
 @click.argument("more", nargs=-1, metavar="")
 @connection_options
 def command(connection: Connection, *, more: tuple[str, ...], **options: Any) -> int:

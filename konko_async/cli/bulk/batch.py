@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from konko_async.cli._options import Connection, connection_options, decorated, model_option
+from konko_async.cli._options import Connection, connection_options, model_option
 from konko_async.cli.bulk.batches.judging import judging_options
 from konko_async.cli.bulk.batches.more import more_options
 from konko_async.cli.bulk.batches.server_side import server_options
@@ -24,97 +24,85 @@ def _names(_context: Any, _option: Any, value: str | None) -> tuple[str, ...] | 
     return None if value is None else tuple(filter(None, map(str.strip, value.split(","))))
 
 
-_OWN_OPTIONS = (
-    click.option(
-        "--prompt",
-        metavar="TEXT",
-        help='Prompt for rows that are not requests: "Summarise: {text}", with fields of the row.',
-    ),
-    click.option("-s", "--system", metavar="TEXT", help="System message to go with --prompt."),
-    click.option(
-        "-t",
-        "--temperature",
-        type=click.FloatRange(0, 2),
-        help="Temperature for rows that set none.",
-    ),
-    click.option(
-        "--max-tokens",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Maximum output tokens for rows that set none.",
-    ),
-    click.option(
-        "--stream",
-        is_flag=True,
-        help="Stream the answers, which also measures the time to the first token.",
-    ),
-    click.option(
-        "--format",
-        type=click.Choice(FORMATS),
-        help="Format of the input, IN.  [default: by its name and content]",
-    ),
-    click.option(
-        "--api",
-        type=click.Choice(_ENDPOINTS),
-        default=_ENDPOINTS[0],
-        show_default=True,
-        help="API for rows that name none.",
-    ),
-    click.option(
-        "--id-column",
-        metavar="NAME",
-        help="Field or column that names a row.  [default: custom_id, else id, else its number]",
-    ),
-    click.option(
-        "--columns",
-        metavar="NAMES",
-        callback=_names,
-        help="Columns of OUT: fields of the rows, and custom_id,answer,error,...  [default: all]",
-    ),
-    click.option("--ordered", is_flag=True, help="Write OUT in the input's order, at the end."),
-    click.option("--limit", type=click.IntRange(1), metavar="N", help="Process at most N rows."),
-    click.option("--shuffle", is_flag=True, help="Process the rows in random order."),
-    click.option("--seed", type=click.IntRange(1), metavar="N", help="Seed of the random order."),
-    click.option(
-        "--skip-invalid", is_flag=True, help="Process the valid rows even if others are invalid."
-    ),
-    click.option(
-        "--on-changed-input",
-        type=click.Choice(["refuse", "redo"]),
-        default="refuse",
-        show_default=True,
-        help="redo: keep the answers to requests that are unchanged, and make the others.",
-    ),
-    click.option(
-        "--no-learn",
-        is_flag=True,
-        help="Ignore the rate limits that the server reports; use --rpm and --tpm alone.",
-    ),
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="Where calls are made: on this machine, or by actors of a Ray cluster (RAY_ADDRESS).",
-    ),
-    click.option(
-        "--processes",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Worker processes (actors with --engine ray), under one limit.",
-    ),
-)
-
-
-def _own_options(function: Any) -> Any:
-    return decorated(function, _OWN_OPTIONS)
-
-
 @click.command("batch")
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
 @model_option
-@_own_options
+@click.option(
+    "--prompt",
+    metavar="TEXT",
+    help='Prompt for rows that are not requests: "Summarise: {text}", with fields of the row.',
+)
+@click.option("-s", "--system", metavar="TEXT", help="System message to go with --prompt.")
+@click.option(
+    "-t", "--temperature", type=click.FloatRange(0, 2), help="Temperature for rows that set none."
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Maximum output tokens for rows that set none.",
+)
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Stream the answers, which also measures the time to the first token.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    help="Format of the input, IN.  [default: by its name and content]",
+)
+@click.option(
+    "--api",
+    type=click.Choice(_ENDPOINTS),
+    default=_ENDPOINTS[0],
+    show_default=True,
+    help="API for rows that name none.",
+)
+@click.option(
+    "--id-column",
+    metavar="NAME",
+    help="Field or column that names a row.  [default: custom_id, else id, else its number]",
+)
+@click.option(
+    "--columns",
+    metavar="NAMES",
+    callback=_names,
+    help="Columns of OUT: fields of the rows, and custom_id,answer,error,...  [default: all]",
+)
+@click.option("--ordered", is_flag=True, help="Write OUT in the input's order, at the end.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Process at most N rows.")
+@click.option("--shuffle", is_flag=True, help="Process the rows in random order.")
+@click.option("--seed", type=click.IntRange(1), metavar="N", help="Seed of the random order.")
+@click.option(
+    "--skip-invalid", is_flag=True, help="Process the valid rows even if others are invalid."
+)
+@click.option(
+    "--on-changed-input",
+    type=click.Choice(["refuse", "redo"]),
+    default="refuse",
+    show_default=True,
+    help="redo: keep the answers to requests that are unchanged, and make the others.",
+)
+@click.option(
+    "--no-learn",
+    is_flag=True,
+    help="Ignore the rate limits that the server reports; use --rpm and --tpm alone.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where calls are made: on this machine, or by actors of a Ray cluster (RAY_ADDRESS).",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Worker processes (actors with --engine ray), under one limit.",
+)
 @judging_options
 @server_options
 @more_options

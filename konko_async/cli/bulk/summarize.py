@@ -9,91 +9,9 @@ from typing import Any, BinaryIO
 
 import click
 
-from konko_async.cli._options import Connection, connection_options, decorated, model_option
+from konko_async.cli._options import Connection, connection_options, model_option
 from konko_async.cli.bulk.batches.judging import judging_options
 from konko_async.cli.bulk.options import Bulk, bulk_options
-
-_OWN_OPTIONS = (
-    click.option(
-        "-o",
-        "--output",
-        default="-",
-        metavar="OUT",
-        help="A file, or a folder for a Markdown page per document: one that is there, or a name "
-        'that ends with "/". "-", the default, is a pipe.',
-    ),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["jsonl", "markdown"]),
-        help="Format of OUT.  [default: markdown for .md, folders and terminals, else jsonl]",
-    ),
-    click.option(
-        "--digest", is_flag=True, help="Also make one text of all summaries; it heads a page."
-    ),
-    click.option(
-        "--instructions",
-        metavar="TEXT",
-        help='Your own instructions, such as "Write for lawyers"; they win over everything else.',
-    ),
-    click.option(
-        "--prompt-file",
-        type=click.File("rb"),
-        metavar="FILE",
-        help="A file with your instructions.",
-    ),
-    click.option(
-        "--language", metavar="NAME", help="Language of summaries.  [default: the document's]"
-    ),
-    click.option(
-        "--length", metavar="TEXT", help="Length of a summary.  [default: three to five sentences]"
-    ),
-    click.option(
-        "--style",
-        "shape",
-        metavar="TEXT",
-        help="Form of a summary, such as 'five bullet points'.  [default: plain prose]",
-    ),
-    click.option("--seed", type=int, metavar="N", help="Seed, for servers that sample with one."),
-    click.option(
-        "--context",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Context length of the model in tokens.  [default: from the model list]",
-    ),
-    click.option(
-        "--max-tokens",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Maximum output tokens of a summary.  [default: 400, or what a small context allows]",
-    ),
-    click.option("-t", "--temperature", type=click.FloatRange(0, 2), help="[default: 0]"),
-    click.option(
-        "--field",
-        metavar="NAME",
-        help="Field that holds the text in JSON lines.  [default: text, content, ...]",
-    ),
-    click.option(
-        "--encoding", metavar="NAME", help="Encoding of all text files.  [default: detected]"
-    ),
-    click.option(
-        "--include",
-        multiple=True,
-        metavar="GLOB",
-        help="Files of folders to read, instead of those with a known ending; repeatable.",
-    ),
-    click.option(
-        "--exclude",
-        multiple=True,
-        metavar="GLOB",
-        help="Files and folders to leave out; repeatable.",
-    ),
-    click.option("--limit", type=click.IntRange(1), metavar="N", help="Read at most N documents."),
-)
-
-
-def _own_options(function: Any) -> Any:
-    return decorated(function, _OWN_OPTIONS)
 
 
 def _form(output: str, form: str | None) -> str | None:
@@ -116,7 +34,73 @@ def _prompt(file: BinaryIO) -> str:
 @click.command("summarize")
 @click.argument("paths", metavar="PATHS...", nargs=-1, required=True)
 @model_option
-@_own_options
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    metavar="OUT",
+    help="A file, or a folder for a Markdown page per document: one that is there, or a name "
+    'that ends with "/". "-", the default, is a pipe.',
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "markdown"]),
+    help="Format of OUT.  [default: markdown for .md, folders and terminals, else jsonl]",
+)
+@click.option(
+    "--digest", is_flag=True, help="Also make one text of all summaries; it heads a page."
+)
+@click.option(
+    "--instructions",
+    metavar="TEXT",
+    help='Your own instructions, such as "Write for lawyers"; they win over everything else.',
+)
+@click.option(
+    "--prompt-file", type=click.File("rb"), metavar="FILE", help="A file with your instructions."
+)
+@click.option(
+    "--language", metavar="NAME", help="Language of summaries.  [default: the document's]"
+)
+@click.option(
+    "--length", metavar="TEXT", help="Length of a summary.  [default: three to five sentences]"
+)
+@click.option(
+    "--style",
+    "shape",
+    metavar="TEXT",
+    help="Form of a summary, such as 'five bullet points'.  [default: plain prose]",
+)
+@click.option("--seed", type=int, metavar="N", help="Seed, for servers that sample with one.")
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Context length of the model in tokens.  [default: from the model list]",
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Maximum output tokens of a summary.  [default: 400, or what a small context allows]",
+)
+@click.option("-t", "--temperature", type=click.FloatRange(0, 2), help="[default: 0]")
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="Field that holds the text in JSON lines.  [default: text, content, ...]",
+)
+@click.option("--encoding", metavar="NAME", help="Encoding of all text files.  [default: detected]")
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Files of folders to read, instead of those with a known ending; repeatable.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Files and folders to leave out; repeatable."
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Read at most N documents.")
 @judging_options
 @bulk_options
 @connection_options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from konko_async.cli._options import Connection, connection_options, decorated, model_option
+from konko_async.cli._options import Connection, connection_options, model_option
 from konko_async.cli._output import is_terminal
 
 if TYPE_CHECKING:
@@ -49,95 +49,79 @@ def _spread(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-_OPTIONS = (
-    model_option,
-    click.option(
-        "-s", "--system", metavar="TEXT", help="System message: how the model should behave."
-    ),
-    click.option(
-        "-t",
-        "--temperature",
-        type=click.FloatRange(0, 2),
-        help="Sampling temperature; 0 always takes the likeliest token.",
-    ),
-    click.option(
-        "--max-tokens", type=click.IntRange(1), metavar="N", help="Maximum output tokens."
-    ),
-    click.option(
-        "--stop",
-        multiple=True,
-        metavar="TEXT",
-        help="Text at which the answer ends; up to 4 times.",
-    ),
-    click.option(
-        "-f",
-        "--attach",
-        "attached",
-        multiple=True,
-        metavar="FILE|URL",
-        help="Send a text, document or image along; repeatable. A file or an https address, of at "
-        "most 20 MiB.",
-    ),
-    click.option(
-        "-c",
-        "--continue",
-        "goes_on",
-        is_flag=True,
-        help="Continue the latest conversation, with its model.",
-    ),
-    click.option(
-        "--conversation",
-        "kept_id",
-        metavar="ID",
-        help="Continue this conversation; `konko-async log` lists them.",
-    ),
-    click.option(
-        "--log/--no-log",
-        "log",
-        default=None,
-        help="Keep the conversation or not.  [default: kept, unless `konko-async log off`]",
-    ),
-    click.option(
-        "--template", "template_name", metavar="NAME", help="Use a template of the configuration."
-    ),
-    click.option(
-        "-p",
-        "--param",
-        "values",
-        multiple=True,
-        metavar="NAME=TEXT",
-        help="A value for a template's {name}; repeatable.",
-    ),
-    click.option(
-        "--schema",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Request an answer in JSON that fits this JSON Schema.",
-    ),
-    click.option(
-        _COMPARE,
-        "compared",
-        multiple=True,
-        metavar="ID ID ...",
-        help="Ask several models at once; a one-word prompt goes before this option, or after --.",
-    ),
-    click.option(
-        "--json", "as_json", is_flag=True, help="Print the complete answer as one line of JSON."
-    ),
-    click.option(
-        "--plain", is_flag=True, help="Print the text as it arrives, without rendering Markdown."
-    ),
-    click.option("--stats", is_flag=True, help="Print time, tokens and cost to standard error."),
-)
-
-
-def _chat_options(function: Any) -> Any:
-    return decorated(function, _OPTIONS)
-
-
 @click.command("chat", cls=_ModelsAfterCompare)
 @click.argument("prompt", required=False)
-@_chat_options
+@model_option
+@click.option("-s", "--system", metavar="TEXT", help="System message: how the model should behave.")
+@click.option(
+    "-t",
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    help="Sampling temperature; 0 always takes the likeliest token.",
+)
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Maximum output tokens.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="Text at which the answer ends; up to 4 times."
+)
+@click.option(
+    "-f",
+    "--attach",
+    "attached",
+    multiple=True,
+    metavar="FILE|URL",
+    help="Send a text, document or image along; repeatable. A file or an https address, of at "
+    "most 20 MiB.",
+)
+@click.option(
+    "-c",
+    "--continue",
+    "goes_on",
+    is_flag=True,
+    help="Continue the latest conversation, with its model.",
+)
+@click.option(
+    "--conversation",
+    "kept_id",
+    metavar="ID",
+    help="Continue this conversation; `konko-async log` lists them.",
+)
+@click.option(
+    "--log/--no-log",
+    "log",
+    default=None,
+    help="Keep the conversation or not.  [default: kept, unless `konko-async log off`]",
+)
+@click.option(
+    "--template", "template_name", metavar="NAME", help="Use a template of the configuration."
+)
+@click.option(
+    "-p",
+    "--param",
+    "values",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="A value for a template's {name}; repeatable.",
+)
+@click.option(
+    "--schema",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Request an answer in JSON that fits this JSON Schema.",
+)
+@click.option(
+    _COMPARE,
+    "compared",
+    multiple=True,
+    metavar="ID ID ...",
+    help="Ask several models at once; a one-word prompt goes before this option, or after --.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the complete answer as one line of JSON."
+)
+@click.option(
+    "--plain", is_flag=True, help="Print the text as it arrives, without rendering Markdown."
+)
+@click.option("--stats", is_flag=True, help="Print time, tokens and cost to standard error.")
 @connection_options
 def command(connection: Connection, prompt: str | None, **options: Any) -> int:
     """Ask a model, and print its answer as it arrives.
