@@ -291,12 +291,7 @@ class Balancer:
         return any(lane is not None and lane.counts_tokens for lane in lanes)
 
     def may_move(self, request: Request, error: KonkoError) -> bool:
-        """Whether an attempt that failed may succeed at another endpoint, at once.
-
-        Args:
-            request: of the attempt.
-            error: what it raised.
-        """
+        """Whether an attempt that failed may succeed at another endpoint, at once."""
         if request.target is not None or (
             request.model is None and request.operation.name != "models"
         ):

@@ -90,11 +90,6 @@ class ApiOperation:
     def decode(self, body: bytes, answer: OpenResponse, params: Any = None) -> Any:
         """Return the struct of a whole answer.
 
-        Args:
-            body: the answer's.
-            answer: its head.
-            params: what was asked for.
-
         Raises:
             ResponseDecodeError: it is not what was promised.
             APIConnectionError: it was cut short.

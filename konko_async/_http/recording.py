@@ -26,11 +26,7 @@ def as_plain_text(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 
 def without_keys(headers: Mapping[str, str]) -> tuple[CIMultiDict[str], Any]:
-    """Return the headers as they may be written down, and the middleware that puts keys in.
-
-    Args:
-        headers: of a request.
-    """
+    """Return the headers as they may be written down, and the middleware that puts keys in."""
     shown: CIMultiDict[str] = CIMultiDict()
     hidden: dict[str, str] = {}
     for name, value in headers.items():

@@ -26,10 +26,6 @@ async def connect(
 ) -> AsyncIterator[tuple[AsyncKonko, str | None]]:
     """Open a client, and with ``--local`` the server that it talks to.
 
-    Args:
-        connection: the options of the command line.
-        model: the model that ``--model`` names.
-
     Yields:
         The client, and the model to ask if one is known.
 

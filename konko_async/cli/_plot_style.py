@@ -103,14 +103,7 @@ def nothing(axes: Axes, text: str, colour: str) -> None:
 def heading(
     figure: Figure, title: str, under: str, figures: Sequence[tuple[str, str, str]]
 ) -> None:
-    """Write the title of a picture, a line below it, and the figures that come first.
-
-    Args:
-        figure: whose upper fifth it fills.
-        title: in large print.
-        under: the line below.
-        figures: name, value and colour of each.
-    """
+    """Write the title of a picture, a line below it, and the figures that come first."""
     left, right = 0.06, 0.955
     figure.text(left, 0.945, title, fontsize=20, fontweight="bold", va="center")
     figure.text(left, 0.908, under, fontsize=10.5, color=MUTED, va="center")

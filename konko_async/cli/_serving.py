@@ -20,9 +20,6 @@ _OWN_KEY = "KONKO_SERVE_KEY"
 async def serve_emulator(**options: Any) -> int:
     """Serve the emulator until cancelled.
 
-    Args:
-        **options: of :class:`~konko_async.testing.Emulator`.
-
     Raises:
         click.UsageError: the options do not go together, or the address is taken.
     """

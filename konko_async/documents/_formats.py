@@ -65,12 +65,7 @@ _ZIPPED: Final = (
 
 
 def format_of(path: PurePath, data: bytes) -> str:
-    """Return the format of a file; what is unknown is ``text``.
-
-    Args:
-        path: of the file.
-        data: its content.
-    """
+    """Return the format of a file; what is unknown is ``text``."""
     # Content first where the first bytes leave no doubt: downloads are often saved under a wrong
     # ending. A ZIP archive is no such case: the ending says which of the formats in it is meant.
     if data.startswith(b"%PDF-"):

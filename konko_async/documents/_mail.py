@@ -116,10 +116,6 @@ def mail_text(data: bytes, name: str) -> tuple[str, str | None, tuple[str, ...]]
     The subject is its heading. Of forms of the same text the plain one is taken, unless it says
     much less; texts that are attached are part of the message, other files are named in a warning.
 
-    Args:
-        data: of the message.
-        name: of the document, for errors.
-
     Raises:
         DocumentError: Python's `email` fails at it.
     """

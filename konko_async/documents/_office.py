@@ -48,11 +48,6 @@ _TEXTS: Final = (".xml", ".rels", ".html", ".xhtml", ".htm")
 def office_text(data: bytes, name: str, kind: str) -> tuple[str, str | None, tuple[str, ...]]:
     """Return the text of a document as Markdown, its title, and warnings.
 
-    Args:
-        data: of the file.
-        name: of the document, for errors.
-        kind: one of :data:`NAMES`.
-
     Raises:
         DocumentError: it is encrypted, broken, or unpacks to too much.
     """

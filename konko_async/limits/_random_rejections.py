@@ -131,11 +131,6 @@ class RandomRejections:
     def begin(self, now: float, sent_at: float, wait: float) -> float:
         """Note the first rejection of an episode.
 
-        Args:
-            now: the time.
-            sent_at: when the rejected call was sent.
-            wait: seconds of the cool-down.
-
         Returns:
             When a probe may be sent; ``inf`` for not before the cool-down is over. Never in the
             first episode: a server that really limits is to see no further call.
@@ -203,10 +198,6 @@ class RandomRejections:
 
     def answered(self, now: float, sent_at: float) -> Verdict:
         """Note a call that was answered.
-
-        Args:
-            now: the time.
-            sent_at: when it was sent.
 
         Returns:
             ``probe``: the cool-down may be a mistake; send one call to see. ``trial``: send

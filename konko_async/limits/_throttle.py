@@ -239,12 +239,7 @@ class Throttle:
         return at
 
     def answered(self, now: float, sent_at: float) -> None:
-        """Learn from a call that was answered.
-
-        Args:
-            now: the time.
-            sent_at: when it was sent.
-        """
+        """Learn from a call that was answered."""
         self.strikes.forgive(sent_at)
         ramp = self._ramp
         if ramp is not None and ramp.young and ramp.start <= sent_at:

@@ -185,11 +185,7 @@ class CircuitBreakerMiddleware:
 
 
 def judge(error: APIError) -> _Verdict:
-    """Judge the health of the origin and the model by an attempt's error.
-
-    Args:
-        error: what the attempt raised.
-    """
+    """Judge the health of the origin and the model by an attempt's error."""
     # Whatever answered, even with an error, shows that the origin is there.
     host: bool | None = True
     model: bool | None = False

@@ -78,10 +78,6 @@ def page_reply(
 ) -> tuple[int, dict[str, str], bytes] | None:
     """Return the answer to a GET of a path.
 
-    Args:
-        path: as for :func:`page_file`.
-        if_none_match: the request's header.
-
     Returns:
         Status, headers and body: 200, or 304 if the browser has the file. None where there is none.
     """

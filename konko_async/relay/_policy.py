@@ -284,11 +284,6 @@ def _checked_messages(messages: object, options: RelayOptions) -> list[Any]:
 def capped(params: dict[str, Any], cap: int | None, fields: Sequence[str]) -> dict[str, Any]:
     """Return parameters with the maximum of output tokens capped.
 
-    Args:
-        params: of a call.
-        cap: tokens, or None for no cap.
-        fields: see :attr:`RelayOptions.token_fields`.
-
     Raises:
         RefusalError: 400; the requested maximum is not an integer above 0.
     """

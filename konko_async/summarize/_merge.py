@@ -21,12 +21,7 @@ _SUMS = (
 
 
 def merge_reports(reports: Sequence[BatchReport], *, output: str) -> BatchReport:
-    """Return one report of runs that followed each other.
-
-    Args:
-        reports: at least one.
-        output: its path.
-    """
+    """Return one report of runs that followed each other."""
     last = reports[-1]
     sums = {name: sum(getattr(report, name) for report in reports) for name in _SUMS}
     costs = [report.cost for report in reports if report.cost is not None]

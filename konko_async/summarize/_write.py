@@ -72,13 +72,7 @@ def render(
     *,
     digest: Summary | None = None,
 ) -> Iterator[bytes]:
-    """Yield the output for a pipe piece by piece, without front matter and links.
-
-    Args:
-        summaries: of the documents.
-        form: of the output.
-        digest: of all of them.
-    """
+    """Yield the output for a pipe piece by piece, without front matter and links."""
     yield from _rendered(summaries, form, digest, MarkdownPlace())
 
 

@@ -57,11 +57,6 @@ def read_as(text: str, kind: Any, decode: Callable[[str], Any]) -> Any:
     What models and servers get wrong without losing the meaning is put up with, as in
     :func:`~konko_async.wire._json.decode_json` and :func:`~konko_async.wire._repair.repaired`.
 
-    Args:
-        text: the JSON.
-        kind: the type.
-        decode: msgspec's decoder of that type.
-
     Raises:
         MisfitError: it does not fit, is no JSON, or the type's own check refuses it.
     """

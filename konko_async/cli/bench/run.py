@@ -33,11 +33,6 @@ _TIMEOUT = 600.0  # seconds: a request of an overloaded server is to be measured
 async def run_command(connection: Connection, *, model: str | None, **options: Any) -> int:
     """Run the benchmark, or the sweep.
 
-    Args:
-        connection: the server.
-        model: which model; None: the default.
-        **options: of the command.
-
     Returns:
         The exit code.
 

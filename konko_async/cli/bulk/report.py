@@ -11,13 +11,7 @@ __all__ = ["write_report"]
 
 
 def write_report(path: str, report: BatchReport, *, title: str = "Batch report") -> None:
-    """Write the report of a run in the format that the ending of its name stands for.
-
-    Args:
-        path: ends with .json, .html or .png.
-        report: of the run.
-        title: of the page or picture.
-    """
+    """Write the report of a run in the format that the ending of its name stands for."""
     target = Path(path)
     try:
         target.write_bytes(_rendered(target.suffix.lower(), report, title))

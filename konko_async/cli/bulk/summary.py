@@ -26,12 +26,7 @@ _ERRORS = 6
 
 
 def print_summary(report: BatchReport, *, where: str) -> None:
-    """Print what was done and what is left.
-
-    Args:
-        report: of the run.
-        where: its output.
-    """
+    """Print what was done and what is left."""
     note(f"{where}: {_counts(report, 'rows')}")
     _print_lines(report, "rows")
     if report.left:

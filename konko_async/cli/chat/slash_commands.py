@@ -44,9 +44,6 @@ class SlashCommands:
     async def handle(self, line: str) -> None:
         """Carry out a line such as ``/new``.
 
-        Args:
-            line: with its slash.
-
         Raises:
             Ended: it was ``/exit``.
         """

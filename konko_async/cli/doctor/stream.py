@@ -83,14 +83,7 @@ class _Seen:
 
 
 async def check_stream(base_url: str, key: str, model: str, *, seconds: float) -> list[Finding]:
-    """Ask for a streamed answer, and look at how it comes.
-
-    Args:
-        base_url: of the API.
-        key: is sent, and shown nowhere.
-        model: that answers.
-        seconds: for the whole answer.
-    """
+    """Ask for a streamed answer, and look at how it comes."""
     asked = {
         "model": model,
         "messages": [{"role": "user", "content": "Count from 1 to 20."}],

@@ -16,11 +16,6 @@ __all__ = ["view"]
 async def view(*, output: str, show: bool, **options: Any) -> int:
     """Serve the page until cancelled.
 
-    Args:
-        output: of the batch.
-        show: whether to open a browser.
-        **options: of :class:`~konko_async.viewer.Viewer`.
-
     Raises:
         click.UsageError: it cannot be served.
     """

@@ -47,10 +47,6 @@ _SPACES: Final = 100  # that one tag may stand for
 def epub_text(data: bytes, name: str) -> tuple[str, str | None]:
     """Return an e-book's chapters in their order as Markdown, and its title.
 
-    Args:
-        data: of the file.
-        name: for errors.
-
     Raises:
         DocumentError: a chapter is not text.
         KeyError: the package has no list of its contents; or zipfile's errors.
@@ -78,9 +74,6 @@ def epub_text(data: bytes, name: str) -> tuple[str, str | None]:
 def odt_text(data: bytes) -> str:
     """Return an OpenDocument text as Markdown.
 
-    Args:
-        data: of the file.
-
     Raises:
         KeyError: the package has no content; or zipfile's errors.
     """
@@ -94,9 +87,6 @@ def odt_text(data: bytes) -> str:
 
 def slide_notes(data: bytes) -> str:
     """Return the speaker's notes of a presentation, each with the number of its slide.
-
-    Args:
-        data: of the file.
 
     Raises:
         KeyError: a part is missing; or zipfile's errors.

@@ -244,8 +244,5 @@ def rtf_text(data: bytes) -> str:
     """Return an RTF document as Markdown: paragraphs, headings and tables.
 
     Takes linear time, and fails at nothing: what is damaged is left out.
-
-    Args:
-        data: of the file.
     """
     return _Reader(data).read()

@@ -14,9 +14,6 @@ def acceptable_calls(message: dict[str, Any]) -> dict[str, Any]:
 
     Many servers read the arguments of earlier calls again and answer 400 if they cannot: a chat in
     which a model once wrote broken ones would be refused forever.
-
-    Args:
-        message: in the API's words; not changed.
     """
     calls = message.get("tool_calls")
     if not isinstance(calls, list):

@@ -82,11 +82,6 @@ async def send_webhook(url: str, report: BatchReport, *, code: int) -> None:
 
     With ``KONKO_WEBHOOK_SECRET`` in the environment the body is signed:
     ``X-Konko-Signature: sha256=`` and the HMAC-SHA256 (RFC 2104) in hexadecimal.
-
-    Args:
-        url: as :func:`check_webhook` returned it.
-        report: of the run.
-        code: its exit code.
     """
     import aiohttp  # noqa: PLC0415 - most runs have no webhook
     import msgspec  # noqa: PLC0415 - see above
