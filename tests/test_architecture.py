@@ -46,6 +46,7 @@ ALLOWED = {
 PUBLIC = (
     "konko_async",
     "konko_async._core.lazy_names",  # not of the client: how any package loads its names late
+    "konko_async._core.loopback",  # one answer for who may be sent a key, and who may listen
     *(
         f"konko_async.{name}"
         for name in ("errors", "sse", "limits", "remote", "tools", "wire", "middleware")
@@ -73,6 +74,7 @@ PURE = (
     "_records",
     "_core.classification",
     "_core.config",
+    "_core.loopback",
     "_core.policies",
     "_core.secret",
     "_core.validation",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 import msgspec
 
 from konko_async._core.key_source import KeySource
+from konko_async._core.loopback import is_loopback
 from konko_async._core.not_given import given_or, is_marker
 from konko_async._core.secret import Secret, check_header_value, masked
 from konko_async.errors import ConfigurationError
@@ -106,16 +106,6 @@ def environment_key() -> str | None:
     return masked(_first("KONKO_API_KEY"))
 
 
-def _is_loopback(host: str) -> bool:
-    # RFC 6761, 6.3: names below localhost never leave the machine.
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def parse_base_url(text: str, *, allow_http: bool = False) -> SplitResult:
     """Check a base URL.
 
@@ -151,7 +141,9 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> SplitResult:
         )
     if any(c.isspace() for c in text):
         raise ConfigurationError("base_url holds white space")
-    if url.scheme == "http" and not allow_http and not _is_loopback(host):
+    # RFC 6761, 6.3: names below localhost never leave the machine.
+    own = host.endswith(".localhost") or is_loopback(host)
+    if url.scheme == "http" and not allow_http and not own:
         raise ConfigurationError(
             f"base_url would send the key over plain http to another machine, {host[:253]}; use "
             "https, or pass allow_http=True if the network between is yours"

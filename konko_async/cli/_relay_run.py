@@ -15,6 +15,7 @@ import click
 from aiohttp import web
 
 from konko_async import APIError, AsyncKonko, Model
+from konko_async._core.loopback import is_loopback
 from konko_async.batch import Price, parse_price
 from konko_async.cli._connect import connect
 from konko_async.cli._options import Connection
@@ -76,7 +77,7 @@ async def relay(
         KonkoError: the models cannot be listed, or the local model cannot be started.
         click.UsageError: the address cannot be used, or there is no chat model.
     """
-    local = _is_loopback(host)
+    local = is_loopback(host)
     if not local and not allow_remote:
         raise click.UsageError(f"--host {host} is not loopback: others need --allow-remote")
     secret = None if local and not token else secrets.token_urlsafe(24)
@@ -106,16 +107,6 @@ async def relay(
                 # Without the token: others can read the arguments of a process.
                 await asyncio.to_thread(webbrowser.open, address)
             return await _until_interrupted(service, drain)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        # A host name may resolve to any address, so it counts as one that others can reach.
-        return False
 
 
 async def _offered(
@@ -162,7 +153,7 @@ def _hosts(host: str, names: Sequence[str]) -> list[str]:
     if _is_any(host):
         own = socket.gethostname()
         hosts += [own, socket.getfqdn(), *_addresses(own)]
-    elif not _is_loopback(host):
+    elif not is_loopback(host):
         hosts.append(_bracketed(host))
     return hosts
 

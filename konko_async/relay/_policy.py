@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
@@ -34,7 +33,6 @@ __all__ = [
     "capped",
     "chat_key",
     "checked_call",
-    "is_loopback",
 ]
 
 PARAMS = frozenset({
@@ -208,19 +206,6 @@ class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
     def shown_model(self, name: str) -> str | None:
         """Return what an answer calls the model, None where that is its own name."""
         return name if isinstance(self.models, Mapping) else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address (or ``localhost``) is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0].strip("[]"))
-    except ValueError:
-        return False
-    # A socket that listens on IPv6 as well reports 127.0.0.1 as ::ffff:127.0.0.1.
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 def _refuse(param: str, problem: str) -> RefusalError:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from konko_async import AsyncKonko
+from konko_async._core.loopback import is_loopback
 from konko_async.errors import ConfigurationError, KonkoError
 from konko_async.relay._errors import RefusalError
 from konko_async.relay._formats.ag_ui import AG_UI
@@ -16,7 +17,7 @@ from konko_async.relay._formats.ui_message import UI_MESSAGE
 from konko_async.relay._http import RelayReply, RelayRequest, error_reply, json_reply
 from konko_async.relay._page_files import page_reply
 from konko_async.relay._page_options import PageOptions, page_settings
-from konko_async.relay._policy import OPENAI, RelayOptions, chat_key, is_loopback
+from konko_async.relay._policy import OPENAI, RelayOptions, chat_key
 from konko_async.relay._request_headers import as_asked
 from konko_async.relay._security import (
     check_host,

@@ -12,9 +12,10 @@ import pytest
 from relay_kit import ASK, CHAT, KEY, MODEL, RESUMABLE, read_until, relaying
 
 from konko_async import AsyncKonko
+from konko_async._core.loopback import is_loopback
 from konko_async.errors import ConfigurationError
 from konko_async.relay import ChatCall, RefusalError, RelayOptions, RelayRequest, RelayService
-from konko_async.relay._policy import OPENAI, checked_call, is_loopback
+from konko_async.relay._policy import OPENAI, checked_call
 from konko_async.relay._security import check_host, check_origin
 from konko_async.testing import Answer, Emulator, FaultServer
 
@@ -58,10 +59,26 @@ async def test_a_relay_says_who_may_call_or_does_not_start():
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.1", "::", "fe80::1%eth0", "localhost.evil.example", ""]
+    "address",
+    [
+        "10.0.0.1",
+        "::",
+        "fe80::1%eth0",
+        "localhost.evil.example",
+        "127.0.0.1%evil.example",
+        "::1%",
+        "",
+    ],
 )
 def test_what_is_no_loopback(address):
     assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "127.8.8.8", "[::1]", "::1%lo", "::ffff:127.0.0.1"]
+)
+def test_what_is_loopback(address):
+    assert is_loopback(address)
 
 
 @pytest.mark.parametrize("local", [None, "10.0.0.1", "/run/relay.sock"])

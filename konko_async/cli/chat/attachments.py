@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ import click
 from yarl import URL
 
 from konko_async import KonkoError
+from konko_async._core.loopback import is_loopback
 from konko_async.cli._number_format import plural
 from konko_async.cli._output import note
 from konko_async.documents import SUFFIXES, DocumentError, read_file
@@ -165,19 +165,12 @@ async def _fetched(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str
 
 def _check_scheme(url: str) -> None:
     parsed = URL(url)
-    if parsed.scheme == "https" or (parsed.scheme == "http" and _is_loopback(parsed.host or "")):
+    if parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host or "")):
         return
     raise click.UsageError(
         f"cannot attach {url}: only https addresses are fetched, as anybody on the way could "
         "change what others bring"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _file_name(path: str, kind: str) -> str:

@@ -1,11 +1,11 @@
 """The emulator's state without I/O: settings, counters, the log, and the queue for slots."""
 
 import asyncio
-import ipaddress
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
+from konko_async._core.loopback import is_loopback
 from konko_async.testing._emulator.content.answers import Custom
 from konko_async.testing._emulator.content.catalog import catalog
 from konko_async.testing._emulator.content.prefill import PREFILLS
@@ -255,11 +255,7 @@ class EmulatorState:
 
 
 def _check_host(host: str, *, allowed: bool) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not allowed:
+    if not allowed and not is_loopback(host):
         message = (
             f"{host!r} is not a loopback address: pass allow_remote=True and api_keys={{...}} too"
         )

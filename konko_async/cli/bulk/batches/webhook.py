@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import os
 import re
 from pathlib import PurePath
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from konko_async._core.loopback import is_loopback
 from konko_async.cli._output import note
 
 if TYPE_CHECKING:
@@ -50,16 +50,9 @@ def check_webhook(url: str) -> str:
         raise click.BadParameter(f"a URL with a user name or password; set {_SECRET} instead")
     if parts.scheme == "https" and host:
         return url
-    if parts.scheme == "http" and _is_loopback(host):
+    if parts.scheme == "http" and is_loopback(host):
         return url
     raise click.BadParameter("it must be https, or http to this machine (127.0.0.1, localhost)")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def payload_of(report: BatchReport, *, code: int) -> dict[str, Any]:
