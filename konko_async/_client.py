@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from konko_async._balance.view import Endpoints
 from konko_async._core.config import check_headers, check_query, masked_values, resolve
 from konko_async._core.key_source import KeySource
 from konko_async._core.misuse import AsyncContextOnly
@@ -20,13 +20,13 @@ from konko_async._http.session import Transport
 from konko_async._records import PoolStats
 from konko_async.errors import ConfigurationError
 from konko_async.middleware import CircuitBreaker, Fallback
-from konko_async.resources import Batches, Chat, Completions, Embeddings, Files, Models
-from konko_async.resources._raw import send_raw
+from konko_async.resources._chat import Chat
 
 if TYPE_CHECKING:
     import aiohttp
 
     from konko_async._balance.endpoint import Affinity, Balance, Endpoint
+    from konko_async._balance.view import Endpoints
     from konko_async._core.config import KeepAlive
     from konko_async._core.key_source import KeyFunction
     from konko_async._core.pipeline import Middleware
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from konko_async._records import Observer
     from konko_async.limits import Limits
     from konko_async.middleware import AnswerCache, CircuitState
+    from konko_async.resources._batches import Batches
+    from konko_async.resources._completions import Completions
+    from konko_async.resources._embeddings import Embeddings
+    from konko_async.resources._files import Files
+    from konko_async.resources._models import Models
     from konko_async.resources._raw import RawResponse
 
 __all__ = ["AsyncKonko"]
@@ -114,11 +119,6 @@ class AsyncKonko(AsyncContextOnly):
     """
 
     chat: Chat
-    completions: Completions
-    embeddings: Embeddings
-    models: Models
-    files: Files
-    batches: Batches
 
     def __init__(
         self,
@@ -203,14 +203,46 @@ class AsyncKonko(AsyncContextOnly):
         self._owner = owner
         # A function, as the module-level resources make their client at the first call only.
         self.chat = Chat(self._get_engine)
-        self.completions = Completions(self._get_engine)
-        self.embeddings = Embeddings(self._get_engine)
-        self.models = Models(self._get_engine)
-        self.files = Files(self._get_engine)
-        self.batches = Batches(self._get_engine)
 
     def _get_engine(self) -> Engine:
         return self._engine
+
+    # Most clients only chat: the other resources are imported when they are used first.
+
+    @cached_property
+    def completions(self) -> Completions:
+        """Text completions: ``POST /completions``."""
+        from konko_async.resources._completions import Completions  # noqa: PLC0415 - for few clients
+
+        return Completions(self._get_engine)
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Vectors of texts: ``POST /embeddings``."""
+        from konko_async.resources._embeddings import Embeddings  # noqa: PLC0415 - for few clients
+
+        return Embeddings(self._get_engine)
+
+    @cached_property
+    def models(self) -> Models:
+        """The server's model list."""
+        from konko_async.resources._models import Models  # noqa: PLC0415 - for few clients
+
+        return Models(self._get_engine)
+
+    @cached_property
+    def files(self) -> Files:
+        """Uploaded files, such as the input of a batch."""
+        from konko_async.resources._files import Files  # noqa: PLC0415 - for few clients
+
+        return Files(self._get_engine)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Batches that the server runs by itself."""
+        from konko_async.resources._batches import Batches  # noqa: PLC0415 - for few clients
+
+        return Batches(self._get_engine)
 
     def with_options(
         self,
@@ -310,6 +342,8 @@ class AsyncKonko(AsyncContextOnly):
             APIError: what the server or the network did, after all attempts. ``.content`` of an
                 APIStatusError holds the answer's bytes.
         """
+        from konko_async.resources._raw import send_raw  # noqa: PLC0415 - for few clients
+
         return await send_raw(
             self._engine,
             method,
@@ -386,6 +420,8 @@ class AsyncKonko(AsyncContextOnly):
     @property
     def endpoints(self) -> Endpoints:
         """The endpoints' states, and how to add, drain and remove them while calls run."""
+        from konko_async._balance.view import Endpoints  # noqa: PLC0415 - most clients have one server
+
         return Endpoints(self._engine.balancer)
 
     @property

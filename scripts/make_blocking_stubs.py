@@ -339,6 +339,11 @@ SHOWN = (
 )
 
 
+# Decorators that a stub keeps, and as what: the resource that a client makes on first use is an
+# attribute for its caller.
+KEPT = {"overload": "overload", "property": "property", "cached_property": "property"}
+
+
 def is_overload(part: ast.stmt) -> bool:
     """Whether a member is one of several signatures."""
     return any(ast.unparse(each) == "overload" for each in getattr(part, "decorator_list", ()))
@@ -346,7 +351,8 @@ def is_overload(part: ast.stmt) -> bool:
 
 def signature(part: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> ast.FunctionDef:
     """Return a function without its body, which no caller awaits."""
-    kept = [each for each in part.decorator_list if ast.unparse(each) in {"overload", "property"}]
+    decorators = [KEPT.get(ast.unparse(each)) for each in part.decorator_list]
+    kept: list[ast.expr] = [ast.Name(name, ast.Load()) for name in decorators if name is not None]
     arguments = part.args
     for defaults in (arguments.defaults, arguments.kw_defaults):
         defaults[:] = [None if value is None else ast.Constant(...) for value in defaults]

@@ -31,7 +31,8 @@ MESSAGE_LIMIT = 500
 _NO_REASON = "the server sent no explanation"
 _FIELD_LIMIT = 200  # of code, type and param
 _WORDS_READ = 4096
-_TAGS = re.compile(r"<[^<>]*>")
+# Not compiled here, as few programs need it: re keeps what it has compiled.
+_TAGS = r"<[^<>]*>"
 _CODE_FIELDS = ("error_code", "errcode", "err_code")
 _WORD_FIELDS = ("detail", "message", "msg")
 _REASON_FIELDS = (
@@ -68,11 +69,9 @@ _STATUS_BY_CLOUDFLARE_CODE = {
     "3007": 408, "3036": 429, "3040": 429, "3041": 429, "5004": 400, "5005": 405, "5006": 400,
     "5007": 404, "5016": 403, "5018": 403, "10000": 401,
 }  # fmt: skip
-_STATUS_NUMBER = re.compile(
-    r"(?:(?:error|http(?:/[\d.]+)?|status(?: code)?)\W*)*\b([45]\d\d)\b", re.IGNORECASE
-)
+_STATUS_NUMBER = r"(?i:(?:error|http(?:/[\d.]+)?|status(?: code)?)\W*)*\b([45]\d\d)\b"
 _PHRASES = {status.phrase.lower(): status.value for status in HTTPStatus if status >= 400}  # noqa: PLR2004 - where HTTP's errors begin
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+")  # all but the line feed
+_CONTROLS = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+"  # all but the line feed
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -104,7 +103,7 @@ def _short(value: Any) -> str | None:
 
 def _shown(text: str) -> str:
     """Cut a text, and take out what could steer a terminal or forge a line of a log."""
-    return _CONTROLS.sub(" ", text[: 2 * MESSAGE_LIMIT]).strip()[:MESSAGE_LIMIT]
+    return re.sub(_CONTROLS, " ", text[: 2 * MESSAGE_LIMIT]).strip()[:MESSAGE_LIMIT]
 
 
 def _json(value: Any) -> str:
@@ -272,13 +271,13 @@ def words_of(body: bytes) -> str:
     """Return what a body that is not JSON says, in a line; of pages, the text between the tags."""
     text = _decoded(body[:_WORDS_READ])
     if text.lstrip().startswith("<"):
-        text = _TAGS.sub(" ", text)
+        text = re.sub(_TAGS, " ", text)
     return _shown(" ".join(text.split()))
 
 
 def status_of_words(text: str) -> int | None:
     """Return the error status that words begin with, by number or by HTTP's own phrase, or None."""
-    number = _STATUS_NUMBER.match(text)
+    number = re.match(_STATUS_NUMBER, text)
     if number is not None:
         return int(number[1])
     start = text.lower()

@@ -89,48 +89,45 @@ def _not_connected(error: BaseException, host: str) -> APIConnectionError:
 # What aiohttp's parsers say, in C and in Python, and what it means. The second says whether the
 # same answer may come out right another time. Their own words quote the answer, which may hold
 # anything, and are not shown.
-_VIOLATIONS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), problem, retryable)
-    for pattern, problem, retryable in (
+_VIOLATIONS: tuple[tuple[str, str, bool], ...] = (
+    (
+        r"got more than \d+ bytes",
+        f"the head of its answer has a line longer than {MAX_FIELD_SIZE} bytes",
+        False,
+    ),
+    (r"too many headers", f"its answer has more than {MAX_FIELDS} headers", False),
+    (
+        r"transfer-encoding.*content-length|content-length.*transfer-encoding",
         (
-            r"got more than \d+ bytes",
-            f"the head of its answer has a line longer than {MAX_FIELD_SIZE} bytes",
-            False,
+            "its answer has both Content-Length and Transfer-Encoding, which contradict each "
+            "other (RFC 9112, 6.3); a proxy on the way may have added one of them"
         ),
-        (r"too many headers", f"its answer has more than {MAX_FIELDS} headers", False),
+        False,
+    ),
+    (r"duplicate.*content-length", "its answer has several Content-Length headers", False),
+    (r"content-length", "the Content-Length of its answer is no number", True),
+    (
+        r"can not decode content-encoding: (?!gzip|deflate)",
+        "its answer is compressed in a way that was not asked for (Accept-Encoding)",
+        False,
+    ),
+    (r"chunk", "a chunk of its answer has no valid size", True),
+    (
+        r"bad status line|expected (?:http/|dot)|http version|https traffic|bad http method",
         (
-            r"transfer-encoding.*content-length|content-length.*transfer-encoding",
-            (
-                "its answer has both Content-Length and Transfer-Encoding, which contradict each "
-                "other (RFC 9112, 6.3); a proxy on the way may have added one of them"
-            ),
-            False,
+            "what it sent does not begin as an HTTP/1.1 answer; is this the right port, and "
+            "should base_url begin with https:// (or http://)?"
         ),
-        (r"duplicate.*content-length", "its answer has several Content-Length headers", False),
-        (r"content-length", "the Content-Length of its answer is no number", True),
-        (
-            r"can not decode content-encoding: (?!gzip|deflate)",
-            "its answer is compressed in a way that was not asked for (Accept-Encoding)",
-            False,
-        ),
-        (r"chunk", "a chunk of its answer has no valid size", True),
-        (
-            r"bad status line|expected (?:http/|dot)|http version|https traffic|bad http method",
-            (
-                "what it sent does not begin as an HTTP/1.1 answer; is this the right port, and "
-                "should base_url begin with https:// (or http://)?"
-            ),
-            True,
-        ),
-        (r"header", "a header of its answer is malformed", True),
-    )
+        True,
+    ),
+    (r"header", "a header of its answer is malformed", True),
 )
 
 
 def _violation(message: str) -> tuple[str, bool]:
     """Return what is wrong with an answer, and whether a repetition may help."""
     for pattern, problem, retryable in _VIOLATIONS:
-        if pattern.search(message):
+        if re.search(pattern, message, re.IGNORECASE | re.DOTALL):
             return problem, retryable
     return "its answer is malformed", True
 

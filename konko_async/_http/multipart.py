@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from io import BytesIO, TextIOBase
 from pathlib import Path
@@ -133,7 +132,7 @@ class Multipart:
     __slots__ = ("_head", "_source", "_tail", "content_type", "length")
 
     def __init__(self, fields: Mapping[str, str], field: str, source: UploadSource) -> None:
-        boundary = f"konko-{secrets.token_hex(16)}"
+        boundary = f"konko-{os.urandom(16).hex()}"
         lines = []
         for name, value in fields.items():
             lines += [f"--{boundary}", f'Content-Disposition: form-data; name="{name}"', "", value]

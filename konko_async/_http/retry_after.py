@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["parse_retry_after"]
 
 # ASCII digits only: float() would also take "1_000", "nan", "infinity" and digits of other scripts.
-_DECIMAL = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\Z")
+# Not compiled here, as few programs need it: re keeps what it has compiled.
+_DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\Z"
 # The longest HTTP date has 33 characters; what is far longer is garbage and not worth parsing.
 _LONGEST_VALUE = 64
 
@@ -53,7 +54,7 @@ def _decimal(value: str | None) -> float | None:
     if value is None:
         return None
     text = value.strip()
-    if len(text) > _LONGEST_VALUE or _DECIMAL.match(text) is None:
+    if len(text) > _LONGEST_VALUE or re.match(_DECIMAL, text) is None:
         return None
     number = float(text)
     return number if math.isfinite(number) else None

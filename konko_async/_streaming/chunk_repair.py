@@ -16,7 +16,7 @@ from konko_async.wire import ChatCompletionChunk
 
 __all__ = ["ChunkRepair"]
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # escaped: UTF-8 cannot carry one
+_SURROGATE = rb"\\u[dD][89a-fA-F]"  # escaped: UTF-8 cannot carry one
 _HIGH = ("\ud800", "\udbff")
 _UNKNOWN = "\ufffd"
 _SHARED = ("id", "object", "created", "model")  # what the chunks of a stream have in common
@@ -53,7 +53,7 @@ class ChunkRepair:
         """
         if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
             return None
-        halved = bool(self._halves) or _SURROGATE.search(data) is not None
+        halved = bool(self._halves) or re.search(_SURROGATE, data) is not None
         if halved:
             try:
                 value = json.loads(

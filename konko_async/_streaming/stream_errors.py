@@ -28,7 +28,8 @@ _KEEP_ALIVE = frozenset({b"", b"heartbeat", b"keep-alive", b"keepalive", b"ok", 
 _PROGRESS = frozenset(
     {"heartbeat", "info", "keep-alive", "keepalive", "ping", "progress", "status"}
 )
-_ERROR_NAME = re.compile(r"(?:^|[^a-z])(?:error|exception|fail(?:ed|ure)?|fatal)s?$", re.IGNORECASE)
+# Not compiled here, as few programs need it: re keeps what it has compiled.
+_ERROR_NAME = r"(?i:(?:^|[^a-z])(?:error|exception|fail(?:ed|ure)?|fatal)s?$)"
 
 
 class AnswerHead(Protocol):
@@ -45,7 +46,7 @@ class AnswerHead(Protocol):
 
 def names_error(name: str) -> bool:
     """Whether an event's type says that it is an error: ``error``, ``stream_error``, ``failed``."""
-    return _ERROR_NAME.search(name) is not None
+    return re.search(_ERROR_NAME, name) is not None
 
 
 def is_keep_alive(data: bytes) -> bool:

@@ -72,12 +72,7 @@ class BatchPages(BatchList):
 class Closing:
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class Stream(Generic[C, R]):
     def __iter__(self) -> Self: ...
@@ -426,12 +421,7 @@ class RawResponse:
     def close(self) -> None: ...
     def hand_on(self) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class _Response:
     http_request: HTTPRequest
@@ -470,11 +460,6 @@ class StreamedAPIResponse(_Response, Generic[_responses_R]):
 
 class Konko:
     chat: Chat
-    completions: Completions
-    embeddings: Embeddings
-    models: Models
-    files: Files
-    batches: Batches
 
     def __init__(
         self,
@@ -507,6 +492,16 @@ class Konko:
         balance: Balance = ...,
         affinity: Affinity | None = ...,
     ) -> None: ...
+    @property
+    def completions(self) -> Completions: ...
+    @property
+    def embeddings(self) -> Embeddings: ...
+    @property
+    def models(self) -> Models: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def batches(self) -> Batches: ...
     def with_options(
         self,
         *,
@@ -569,12 +564,7 @@ class Konko:
     def closed(self) -> bool: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class ChatWithRawResponse:
     @overload

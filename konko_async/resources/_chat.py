@@ -22,10 +22,6 @@ from konko_async.resources._chat_prepare import (
     Tools,
     no_model,
 )
-from konko_async.resources._chat_responses import (
-    ChatWithRawResponse,
-    ChatWithStreamingResponse,
-)
 from konko_async.resources._lazy import (
     corrected,
     form_of,
@@ -43,13 +39,18 @@ from konko_async.resources._params import (
     ToolKeywords,
     takes,
 )
-from konko_async.wire import ChatCompletion, ParsedChatCompletion
+from konko_async.wire import ChatCompletion
 
 if TYPE_CHECKING:
     from konko_async._structured.models import PydanticModel
     from konko_async._structured.parsed_stream import ParsedChatStream, ParsedEventStream
     from konko_async._structured.response_format import ResponseFormat
+    from konko_async.resources._chat_responses import (
+        ChatWithRawResponse,
+        ChatWithStreamingResponse,
+    )
     from konko_async.tools import ToolRun
+    from konko_async.wire import ParsedChatCompletion
 
 __all__ = ["Chat", "ChatCompletions"]
 
@@ -488,11 +489,15 @@ class ChatCompletions(PreparedChat):
     @property
     def with_raw_response(self) -> ChatWithRawResponse:
         """The same calls, returning the HTTP response: headers, status, bytes and ``parse()``."""
+        from konko_async.resources._chat_responses import ChatWithRawResponse  # noqa: PLC0415 - for few calls
+
         return ChatWithRawResponse(self)
 
     @property
     def with_streaming_response(self) -> ChatWithStreamingResponse:
         """As :attr:`with_raw_response`, by ``async with``; the body is read only on request."""
+        from konko_async.resources._chat_responses import ChatWithStreamingResponse  # noqa: PLC0415 - for few calls
+
         return ChatWithStreamingResponse(self)
 
 

@@ -23,17 +23,18 @@ from konko_async.resources._lazy import (
     listed_tools,
     make_stream,
     parse_whole,
+    prepared_call,
     take_resumption,
     wire_tools,
 )
 from konko_async.resources._params import EXTRAS, ChatKeywords, split_options
-from konko_async.resources._responses import PreparedCall
 from konko_async.resources._stored import StoredCompletions
 from konko_async.wire import ChatCompletion, ChatMessage, Wire
 from konko_async.wire._requests import ChatRequest
 
 if TYPE_CHECKING:
     from konko_async._structured.response_format import ResponseFormat
+    from konko_async.resources._responses import PreparedCall
 
 __all__ = ["Format", "Messages", "PreparedChat", "Tools", "no_model"]
 
@@ -89,7 +90,7 @@ class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
                 return make_stream(answer, form)
             return answer if form is None else form.parse(answer)
 
-        return PreparedCall.of(self._engine(), opened, result)
+        return prepared_call().of(self._engine(), opened, result)
 
     def _prepared_parse(
         self,
@@ -100,7 +101,7 @@ class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
         **params: Unpack[ChatKeywords],
     ) -> PreparedCall:
         prepared, form, tools = self._prepare_parse(model, messages, response_format, params)
-        return PreparedCall.of(
+        return prepared_call().of(
             self._engine(),
             prepared,
             lambda whole: parse_whole(whole, form, tools, ()),

@@ -15,14 +15,22 @@ from konko_async.wire import ChatCompletion
 if TYPE_CHECKING:
     from konko_async._streaming.stages import EventSource
     from konko_async._structured.response_format import ResponseFormat
+    from konko_async.resources._responses import PreparedCall
     from konko_async.resources._resume import Resumption
     from konko_async.wire import ParsedChatCompletion
 
 __all__ = [
     "check_strict", "corrected", "form_of", "gives_events", "listed_tools", "make_stream",
-    "parse_whole", "read_answer", "refine", "take_reasks", "take_resumption", "wire_tools",
-    "with_usage",
+    "parse_whole", "prepared_call", "read_answer", "refine", "take_reasks", "take_resumption",
+    "wire_tools", "with_usage",
 ]  # fmt: skip
+
+
+def prepared_call() -> type[PreparedCall]:
+    """Return the class of calls that are sent with the HTTP around them."""
+    from konko_async.resources._responses import PreparedCall  # noqa: PLC0415 - most calls show no HTTP
+
+    return PreparedCall
 
 
 def form_of(response_format: Any) -> ResponseFormat[Any] | None:

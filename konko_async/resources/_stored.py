@@ -10,18 +10,19 @@ from konko_async._core.validation import known_keywords
 from konko_async._engine.operations import DELETE_STORED, STORED, UPDATE_STORED
 from konko_async.errors import ConfigurationError
 from konko_async.resources._base import Resource
+from konko_async.resources._lazy import prepared_call
 from konko_async.resources._params import EXTRAS, Extras, split_options
-from konko_async.resources._responses import PreparedCall
 
 if TYPE_CHECKING:
     from konko_async._engine.operations import ApiOperation
+    from konko_async.resources._responses import PreparedCall
     from konko_async.wire import ChatCompletion, Deleted
 
 __all__ = ["StoredCompletions"]
 
 
 class StoredCompletions(Resource):
-    """StoredCompletions chat completions, a part of ``client.chat.completions``."""
+    """Stored chat completions, a part of ``client.chat.completions``."""
 
     __slots__ = ()
 
@@ -79,7 +80,7 @@ class StoredCompletions(Resource):
         if name in {".", ".."}:
             raise ConfigurationError("completion_id must not be '.' or '..'")
         path = endpoint.path + quote(name, safe="")
-        return PreparedCall(
+        return prepared_call()(
             self._engine(), endpoint, path=path, body=body, options=options, result=_itself
         )
 

@@ -19,12 +19,12 @@ BODY_SHOWN = 4096
 
 _decode_any = msgspec.json.Decoder().decode
 _FINITE = frozenset({str, int, bool, type(None)})
-_OFFSET = re.compile(r"\(byte (\d+)\)")
+# Not compiled here, as few programs need it: re keeps what it has compiled.
+_OFFSET = r"\(byte (\d+)\)"
 # Escapes in JSON text: a whole surrogate pair, half of one, or anything else.
-_ESCAPE = re.compile(
+_ESCAPE = (
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|(?s:.))"
 )
 
 
@@ -164,7 +164,8 @@ def decode_json(body: bytes | str) -> Any:
 
 def _mended(body: bytes | str) -> str:
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
-    return _ESCAPE.sub(_mended_escape, data.decode("utf-8", "replace").removeprefix("\ufeff"))
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    return re.sub(_ESCAPE, _mended_escape, text)
 
 
 def _mended_escape(match: re.Match[str]) -> str:
@@ -174,7 +175,7 @@ def _mended_escape(match: re.Match[str]) -> str:
 def _failure(body: bytes | str, error: Exception) -> ResponseDecodeError:
     data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     truncated = "truncated" in str(error)
-    match = _OFFSET.search(str(error))
+    match = re.search(_OFFSET, str(error))
     offset = len(data) if truncated else int(match[1]) if match else None
     where = f" at byte {offset}" if offset is not None else ""
     what = "it ends too early" if truncated else "malformed"

@@ -17,8 +17,9 @@ __all__ = ["MisfitError", "decoder_of", "read_as", "read_plain"]
 
 _SHOWN = 200
 # msgspec's messages end with the path, and have no field for it.
-_AT = re.compile(r"^(.*?)(?: - at (?:`key` in )?`(\$.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+# Not compiled here, as few programs need it: re keeps what it has compiled.
+_AT = r"(?s:^(.*?)(?: - at (?:`key` in )?`(\$.*)`)?$)"
+_STEP = r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]"
 
 
 class MisfitError(ValueError):
@@ -114,7 +115,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _misfit(plain: Any, kind: Any, words: str) -> MisfitError:
-    match = cast("re.Match[str]", _AT.match(words))
+    match = cast("re.Match[str]", re.match(_AT, words))
     path = match[2] or "$"
     # msgspec does not name the key of a dict that is at fault; users need it to find the place.
     if "[...]" in path:
@@ -139,7 +140,7 @@ def _located(plain: Any, kind: Any, words: str, path: str) -> str | None:
     the same from the moment that it is among those that are left.
     """
     found, place = "$", plain
-    for step in _STEP.finditer(path):
+    for step in re.finditer(_STEP, path):
         name, index = step[1], step[2]
         if index == "...":
             if not isinstance(place, dict):
