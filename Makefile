@@ -81,7 +81,7 @@ test-latest: debian $(TOOLS)/.made ## all tests with the newest release of every
 
 test-lowest: debian $(TOOLS)/.made ## all tests with the oldest release of each dependency that pyproject.toml allows
 	@mkdir -p .venv-lowest
-	$(COMPILE) --resolution lowest-direct $(EVERYTHING) -o .venv-lowest/lowest.txt
+	$(COMPILE) --upgrade --resolution lowest-direct $(EVERYTHING) -o .venv-lowest/lowest.txt
 	$(MAKE) pytest VENV=.venv-lowest LOCK=.venv-lowest/lowest.txt
 
 test-aiohttp: $(VENV)/.test ## the HTTP tests with aiohttp 3.12.15, the newest 3.13 and 3.14, fast path on and off
