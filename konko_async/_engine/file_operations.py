@@ -36,7 +36,7 @@ __all__ = [
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
-def _entries(value: Any, _body: bytes, _answer: OpenResponse) -> Any:
+def _entries(value: Any, _body: bytes, _answer: OpenResponse, _plain: bool) -> Any:
     """Give each entry of a page its own JSON: what this package has no name for stays with it."""
     listed = value.raw.get("data") if isinstance(value.raw, dict) else None
     if isinstance(listed, list) and len(listed) == len(value.data):
@@ -45,7 +45,7 @@ def _entries(value: Any, _body: bytes, _answer: OpenResponse) -> Any:
     return value
 
 
-def _as_is(value: Any, _body: bytes, _answer: OpenResponse) -> Any:
+def _as_is(value: Any, _body: bytes, _answer: OpenResponse, _plain: bool) -> Any:
     return value
 
 

@@ -65,7 +65,7 @@ class ApiOperation:
         path: str,
         kind: Any,
         *,
-        finish: Callable[[Any, bytes, OpenResponse], Any],
+        finish: Callable[[Any, bytes, OpenResponse, bool], Any],
         stream: tuple[Any, Callable[[], Any]] | None = None,
     ) -> None:
         self.name = name
@@ -96,16 +96,16 @@ class ApiOperation:
             APIStatusError, StreamServerError: it is an error in the clothes of a 200.
         """
         try:
-            value = codec_of(self._kind).decode(body)
+            value, plain = codec_of(self._kind).read(body)
         except ResponseDecodeError as error:
             problem = error.with_traceback(None)  # which holds this frame
         else:
-            return self._finish(value, body, answer)
+            return self._finish(value, body, answer, plain)
         # Tried before the body is searched for an error: an event stream may hold one as well.
         if self._stream is not None:
             value = self._from_events(body, answer, _choices_of(params))
             if value is not None:
-                return self._finish(value, b"", answer)
+                return self._finish(value, b"", answer, False)
         # JSON that is an error, then a proxy's words; only then is the body itself to blame.
         failure = _hidden_error(body, answer) or _said_in_words(body, answer)
         if failure is None:
@@ -219,15 +219,15 @@ def _missing(what: str, body: bytes, answer: OpenResponse) -> APIError:
 
 
 def _finish_completion(
-    value: ChatCompletion | Completion, body: bytes, answer: OpenResponse
+    value: ChatCompletion | Completion, body: bytes, answer: OpenResponse, plain: bool
 ) -> Any:
-    # A search costs less than a look at every place where servers report a failure.
+    # Servers report a failure in fields of many names, nearly all of which are not in a completion;
+    # a search costs less than a look at every place where they put them.
     if (
         value.error is not UNSET
         or not value.choices
-        or b'"error' in body
-        or b'"base_resp"' in body
-        or b'"success"' in body
+        or value.object == "error"
+        or (not plain and (b'"error' in body or b'"base_resp"' in body or b'"success"' in body))
     ):
         failure = _hidden_error(body, answer)
         if failure is not None:
@@ -244,15 +244,17 @@ def _finish_completion(
     return value
 
 
-def _finish_chat(value: ChatCompletion, body: bytes, answer: OpenResponse) -> ChatCompletion:
+def _finish_chat(
+    value: ChatCompletion, body: bytes, answer: OpenResponse, plain: bool
+) -> ChatCompletion:
     for choice in value.choices:
         choice.message.role = choice.message.role or "assistant"
-    _finish_completion(value, body, answer)
+    _finish_completion(value, body, answer, plain)
     return value
 
 
 def _finish_embeddings(
-    value: WireEmbeddings, body: bytes, answer: OpenResponse
+    value: WireEmbeddings, body: bytes, answer: OpenResponse, _plain: bool
 ) -> CreateEmbeddingResponse:
     data = []
     for item in value.data:
@@ -276,7 +278,9 @@ def _finish_embeddings(
     return result
 
 
-def _finish_models(value: ModelList, _body: bytes, _answer: OpenResponse) -> ModelList:
+def _finish_models(
+    value: ModelList, _body: bytes, _answer: OpenResponse, _plain: bool
+) -> ModelList:
     """Give each model its own JSON: what this package has no name for stays with the model."""
     listed = value.raw
     items = listed.get("data") if isinstance(listed, dict) else listed
@@ -287,7 +291,7 @@ def _finish_models(value: ModelList, _body: bytes, _answer: OpenResponse) -> Mod
     return value
 
 
-def _finish_as_is(value: Any, _body: bytes, _answer: OpenResponse) -> Any:
+def _finish_as_is(value: Any, _body: bytes, _answer: OpenResponse, _plain: bool) -> Any:
     return value
 
 

@@ -7,8 +7,9 @@ eyeballs, TLS and parser stay, and its ``ClientSession`` is left out (31 µs ins
 whole answer, 11 µs instead of 17 µs for a chunk of a stream).
 
 aiohttp may change what this rests on in any release, so no version number is trusted:
-:func:`probe` tries all of it once per process. What it does not recognise is left to aiohttp's own
-way, with one warning in the log. ``KONKO_ASYNC_FAST_PATH=0`` chooses aiohttp's own way.
+:mod:`~konko_async._http.aiohttp_probe` tries all of it once per process. What it does not recognise
+is left to aiohttp's own way, with one warning in the log. ``KONKO_ASYNC_FAST_PATH=0`` chooses
+aiohttp's own way.
 """
 
 # ruff: noqa: SLF001 - private names of aiohttp and asyncio are what this module is for
@@ -16,33 +17,30 @@ way, with one warning in the log. ``KONKO_ASYNC_FAST_PATH=0`` chooses aiohttp's 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
-import logging
 import os
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp import StreamReader, client_proto, client_reqrep
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
     # Where a future aiohttp has no such class, only the probe fails, not the import of this module.
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
     from yarl import URL
 else:
     ResponseHandler = getattr(client_proto, "ResponseHandler", asyncio.Protocol)
 
 __all__ = [
-    "MAX_FIELDS", "MAX_FIELD_SIZE", "Body", "Destination", "HookedConnector", "Known", "close",
-    "count", "fast_path_wanted", "is_patched", "is_recorded", "middlewares_of", "probe", "send",
-    "silence", "take_idle", "unread",
+    "MAX_FIELDS", "MAX_FIELD_SIZE", "READ_PARAMS", "Body", "ClientProtocol", "Destination",
+    "HookedConnector", "ResponseHandler", "close", "count", "fast_path_wanted", "is_patched",
+    "is_recorded", "middlewares_of", "parameters_of", "send", "silence", "take_idle", "unread",
 ]  # fmt: skip
-
-_log = logging.getLogger("konko_async.http")
 
 MAX_FIELD_SIZE: Final = 64 * 1024
 """Bytes of one header's name or value, or of the status line; aiohttp's own limit is 8190."""
@@ -93,13 +91,25 @@ class Destination:
         return bool(self.connection_key.is_ssl)
 
 
-class _Protocol(ResponseHandler):
+class ClientProtocol(ResponseHandler):
     """A connection that reports its loss to the reader of a body, and feeds a body without detours.
 
     aiohttp forgets to report it in two cases, and the reader waits forever: where the body breaks
     HTTP's rules after the head was read (a chunk's size that is not a number, in its C parser), and
     where the session is closed meanwhile.
     """
+
+    _ours: Any = None  # the parser, if expect() made it
+
+    def expect(self) -> None:
+        """Make ready for an answer: by the parser of the one before, if that is ours.
+
+        aiohttp makes one for each answer, which takes as long as parsing its head. One is enough,
+        as on aiohttp's servers: between two messages a parser is as it was when it was made.
+        """
+        if self._ours is None or self._ours is not self._parser:
+            self.set_response_params(**READ_PARAMS)
+            self._ours = self._parser
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; asyncio's own transports are to read no more at once than malloc keeps free.
@@ -164,7 +174,8 @@ class HookedConnector(aiohttp.TCPConnector):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(**options)
-        self._factory: Any = functools.partial(_Protocol, loop=loop)
+        self._longest_idle: float = options["keepalive_timeout"]
+        self._factory: Any = functools.partial(ClientProtocol, loop=loop)
 
     async def _create_connection(
         self,
@@ -179,50 +190,94 @@ class HookedConnector(aiohttp.TCPConnector):
         """Make a connection to a host and port: ``await connect()``."""
         raise NotImplementedError
 
+    def take_idle(self, to: Destination) -> Any:
+        """Take an idle connection out of the pool, or return None.
+
+        As :meth:`connect` does, whose coroutines cost more than all the rest of a warm connection.
+        """
+        key = to.connection_key
+        idle = self._conns.get(key)
+        if idle is None:
+            return None
+        oldest = monotonic() - self._longest_idle
+        while idle:
+            protocol, since = idle.popleft()
+            # It should close where something came that nobody asked for, such as a 408 of a server
+            # that waited for long enough; the next call would get it for its answer.
+            if protocol.is_connected() and since >= oldest and not protocol.should_close:
+                break
+            protocol.close()
+        else:
+            protocol = None
+        if not idle:
+            del self._conns[key]  # as aiohttp has it: there is no empty queue
+        if protocol is not None:
+            self._acquired.add(protocol)
+        return protocol
+
+    async def make_new(self, to: Destination) -> Any:
+        """Return a connection where :meth:`take_idle` has none.
+
+        Raises:
+            Exception: whatever aiohttp raises while it connects.
+        """
+        request_like: Any = to
+        connection = await self.connect(request_like, [], _NO_TIMEOUT)
+        # From here on it is what was taken: a protocol that carries a call.
+        protocol: Any = connection.protocol
+        connection._protocol = None
+        if not protocol.is_connected():
+            self._release(to.connection_key, protocol, should_close=True)
+            raise aiohttp.ClientConnectionResetError
+        return protocol
+
 
 async def send(
-    connector: aiohttp.BaseConnector,
+    connector: HookedConnector,
     to: Destination,
+    connection: Any,
     write: Callable[[asyncio.WriteTransport], None],
-) -> tuple[Any, Any, Connection]:
-    """Write a request to a connection, new or pooled, and return the head of its answer.
+) -> tuple[Any, Any, Connection | None]:
+    """Write a request to a connection and return the head of its answer.
 
     Args:
         connector: the pool.
         to: where to.
+        connection: from :meth:`HookedConnector.take_idle` or :meth:`HookedConnector.make_new`.
         write: writes the request, head and body. Its ``repr`` must not show them: it is a local
             variable of this frame, which a traceback may show.
 
     Returns:
         The head (``code``, ``headers``), the body, and the connection, which goes back to the pool
-        by itself when the body has come to its end, or is closed by :func:`close`.
+        by itself when the body has come to its end, or is closed by :func:`close`; None: it is
+        back there, as all of the body came with the head.
 
     Raises:
-        Exception: whatever aiohttp raises while it connects and reads.
+        Exception: whatever aiohttp raises while it reads.
     """
-    request_like: Any = to
-    connection = await connector.connect(request_like, [], _NO_TIMEOUT)
     try:
-        protocol = connection.protocol
-        transport = None if protocol is None else protocol.transport
-        if protocol is None or transport is None or transport.is_closing():
-            raise aiohttp.ClientConnectionResetError  # noqa: TRY301 - closed as for what others raise
-        protocol.set_response_params(**_READ_PARAMS)
-        write(transport)
-        head, body = await protocol.read()
+        connection.expect()
+        write(connection.transport)
+        head, body = await connection.read()
         # 103 Early Hints and the like come before the answer; 101 would be one, of its own kind.
         while _FIRST_STATUS <= head.code < _FIRST_FINAL and head.code != _SWITCHING_PROTOCOLS:
-            head, body = await protocol.read()
+            head, body = await connection.read()
     except BaseException:
-        connection.close()
+        connector._release(to.connection_key, connection, should_close=True)
         raise
     Body.take_over(body)
-    body.on_eof(connection.release)
-    return head, body, connection
+    if body.is_eof():
+        connector._release(to.connection_key, connection)
+        return head, body, None
+    held = Connection(connector, to.connection_key, connection, connection._loop)
+    body.on_eof(held.release)
+    return head, body, held
 
 
-def close(connection: Connection) -> None:
+def close(connection: Connection | None) -> None:
     """Close a connection; one whose loop is gone is closed with its pool (see :func:`silence`)."""
+    if connection is None:
+        return
     protocol = connection.protocol
     if protocol is not None and not protocol._loop.is_closed():
         connection.close()
@@ -238,18 +293,19 @@ def _read_params() -> dict[str, Any]:
         "max_field_size": MAX_FIELD_SIZE,
         "max_headers": MAX_FIELDS,  # since 3.14
     }
-    known = _parameters(getattr(ResponseHandler, "set_response_params", None))
+    known = parameters_of(getattr(ResponseHandler, "set_response_params", None))
     return {name: value for name, value in wanted.items() if name in known}
 
 
-def _parameters(function: Any) -> list[str]:
+def parameters_of(function: Any) -> list[str]:
+    """Return the names of a function's parameters; none where it has no signature."""
     try:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
 
 
-_READ_PARAMS: Final = _read_params()
+READ_PARAMS: Final = _read_params()
 
 
 # -- bodies ----------------------------------------------------------------------------------------
@@ -289,6 +345,12 @@ class Body(StreamReader):
             if self._size > self._high_water:
                 self._protocol.pause_reading()
         return False
+
+    def at_hand(self, limit: int) -> bytes | None:
+        """Return all of it, if it has come to its end and is no longer than ``limit``."""
+        if not self._eof or self._exception is not None or self.total_bytes > limit:
+            return None
+        return self.read_nowait()
 
     def begin_http_chunk_receiving(self) -> None:
         """Do nothing."""
@@ -416,60 +478,7 @@ def _drop(transport: Any, loop: Any) -> None:
     below._sock = None  # keeps its finaliser silent
 
 
-# -- what is relied on -----------------------------------------------------------------------------
-
-
-class Known:
-    """What of the installed aiohttp was recognised.
-
-    Attributes:
-        connector: whether new connections can be bounded and timed by :class:`HookedConnector`.
-        channel: whether requests can be sent by :func:`send`.
-        missing: what was not recognised, in words; empty if all was.
-    """
-
-    __slots__ = ("channel", "connector", "missing")
-
-    def __init__(self, connector: str | None, channel: str | None) -> None:
-        self.connector = connector is None
-        self.channel = connector is None and channel is None
-        self.missing = "; ".join(filter(None, (connector, channel)))
-
-
-# The names that each method which is overridden here refers to in the versions it was written for,
-# 3.12.15 to 3.14.5. One that refers to another has learned to do something that ours does not do.
-_OVERRIDDEN: Final[dict[str, str]] = {
-    "ResponseHandler.data_received": (
-        "BaseException EMPTY_BODY_STATUS_CODES EMPTY_PAYLOAD Exception HttpProcessingError "
-        "_buffer_paused _data_received_cb _drop_timeout _parser _pause_reading_for_buffer _payload "
-        "_payload_parser _payload_parser_failed _read_bufsize _reschedule_timeout _should_close "
-        "_skip_payload _tail _upgraded close code data_received feed_data headers isinstance len "
-        "message on_eof set_exception should_close transport"
-    ),
-    "ResponseHandler.set_exception": "_drop_timeout _should_close set_exception super",
-    "ResponseHandler.close": "_drop_timeout _exception _payload close transport",
-    "ResponseHandler.abort": "_drop_timeout _exception _payload abort transport",
-    "StreamReader.feed_data": (
-        "_buffer _eof _high_water _protocol _reading_paused _size _waiter append len pause_reading "
-        "set_result total_bytes"
-    ),
-    "StreamReader.read_nowait": "RuntimeError _exception _read_nowait _waiter done",
-    "StreamReader.readany": "_buffer _eof _exception _read_nowait _wait",
-    "StreamReader.begin_http_chunk_receiving": (
-        "RuntimeError _http_chunk_splits collections deque total_bytes"
-    ),
-    "StreamReader.end_http_chunk_receiving": (
-        "RuntimeError _high_water_chunks _http_chunk_splits _protocol _reading_paused _waiter "
-        "append len pause_reading set_result total_bytes"
-    ),
-}
-_SIGNATURES: Final = {
-    "_create_connection": ["self", "req", "traces", "timeout"],
-    "connect": ["self", "req", "traces", "timeout"],
-}
-_KEY_FIELDS: Final = (
-    "host", "port", "is_ssl", "ssl", "proxy", "proxy_auth", "proxy_headers_hash",
-)  # fmt: skip
+# -- other ways ------------------------------------------------------------------------------------
 
 
 def fast_path_wanted() -> bool:
@@ -497,102 +506,3 @@ def is_recorded() -> bool:
 def middlewares_of(session: aiohttp.ClientSession) -> tuple[Any, ...]:
     """Return the middlewares of a session, in whose place those of a request stand."""
     return tuple(getattr(session, "_middlewares", ()))
-
-
-@functools.cache
-def probe() -> Known:
-    """Try what this module rests on, once per process; what is not recognised is logged, once."""
-    known = Known(_reason(_try_connector), _reason(_try_channel))
-    if known.missing:
-        _log.warning(
-            "aiohttp %s is not one that konko_async knows the insides of (%s): requests go through "
-            "its ClientSession, which is right but takes more CPU. KONKO_ASYNC_FAST_PATH=0 chooses "
-            "that without this warning",
-            aiohttp.__version__,
-            known.missing,
-        )
-    return known
-
-
-def _reason(check: Callable[[], None]) -> str | None:
-    """Return why a check failed, whatever it raised: no change of aiohttp's may break a client."""
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001 - as the docstring says
-        return f"{type(error).__name__}: {error}"[:300]
-    return None
-
-
-def _require(fact: object, what: str) -> None:
-    if not fact:
-        raise LookupError(what)
-
-
-def _try_connector() -> None:
-    for name, expected in _SIGNATURES.items():
-        found = _parameters(getattr(aiohttp.TCPConnector, name, None))
-        _require(found == expected, f"TCPConnector.{name}({', '.join(found)})")
-    for name in ("_conns", "_acquired", "_factory", "_closed", "_force_close"):
-        source = (aiohttp.BaseConnector.__init__.__code__, aiohttp.TCPConnector.__init__.__code__)
-        _require(any(name in code.co_names for code in source), f"no TCPConnector.{name}")
-
-
-def _try_channel() -> None:
-    for path, expected in _OVERRIDDEN.items():
-        owner, _, method = path.partition(".")
-        kind: Any = ResponseHandler if owner == "ResponseHandler" else StreamReader
-        unknown = set(getattr(kind, method).__code__.co_names) - set(expected.split())
-        _require(not unknown, f"{path} refers to {', '.join(sorted(unknown))}")
-    fields = client_reqrep.ConnectionKey._fields[: len(_KEY_FIELDS)]
-    _require(fields == _KEY_FIELDS, f"ConnectionKey({', '.join(fields)})")
-    _require(len(_READ_PARAMS) >= len(("all", "but", "max_headers", "of", "6")), "no size limits")
-    with contextlib.closing(asyncio.new_event_loop()) as loop:
-        _try_answer(loop)
-
-
-class _NoTransport(asyncio.Transport):
-    """What a protocol is connected to while it is tried."""
-
-    def is_closing(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
-def _try_answer(loop: asyncio.AbstractEventLoop) -> None:
-    """Read an answer in pieces off a transport that is none: heads, chunks, pause, end, reuse."""
-    protocol = _Protocol(loop)
-    protocol.connection_made(_NoTransport())
-    protocol.set_response_params(**_READ_PARAMS)
-    protocol.data_received(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
-    protocol.data_received(b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
-    codes = []
-    while _FIRST_FINAL not in codes:
-        head, content = _result_of(protocol.read())
-        codes.append(head.code)
-    _require(codes == [100, 200], f"heads of {codes}")
-    _require(head.headers.get("transfer-encoding") == "chunked", "headers of a head")
-    _require(protocol.should_close, "an open body keeps its connection out of the pool")
-    ended: list[bool] = []
-    content.on_eof(lambda: ended.append(True))
-    Body.take_over(content)
-    _require(type(content) is Body, "StreamReader cannot be taken over")
-    protocol.data_received(b"3\r\nc\r\n\r\n1\r\n")
-    _require(_result_of(content.readany()) == b"abc\r\n", "pieces of a body")
-    protocol.data_received(b"d\r\n0\r\n\r\n")
-    _require(content.is_eof() and ended == [True], "the end of a body")
-    _require(content.read_nowait() == b"d" and content.at_eof(), "the last piece of a body")
-    _require(content.total_bytes == len(b"abc\r\nd"), "the length of a body")
-    _require(not protocol.should_close, "a connection that can be used again")
-    protocol.close()
-
-
-def _result_of(coroutine: Any) -> Any:
-    """Run a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    coroutine.close()
-    raise LookupError("it waits")

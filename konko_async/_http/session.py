@@ -12,7 +12,8 @@ import inspect
 import os
 import re
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -35,11 +36,11 @@ from konko_async._http.aiohttp_internals import (
     is_patched,
     is_recorded,
     middlewares_of,
-    probe,
     send,
     silence,
     unread,
 )
+from konko_async._http.aiohttp_probe import probe
 from konko_async._http.connector import (
     Connecting,
     Connector,
@@ -93,7 +94,8 @@ class OpenResponse:
     __slots__ = ("_held", "content", "headers", "host", "read", "redactor", "request_id", "status")
 
     def __init__(self, head: Any, body: Any, held: Any, host: str, redactor: Redactor) -> None:
-        self._held = held  # what has release() and close(): a connection of ours
+        # What has release() and close(): a connection of ours; None: it is back in the pool.
+        self._held = held
         self.status: int = head.code
         self.headers: Mapping[str, str] = head.headers
         self.redactor = redactor
@@ -110,6 +112,8 @@ class OpenResponse:
             limit: bytes that it may have.
         """
         content = self.content
+        if type(content) is Body:
+            return content.at_hand(limit)
         if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
             return None
         body: bytes = content.read_nowait()
@@ -135,7 +139,8 @@ class OpenResponse:
 
     def release(self) -> None:
         """Give the connection back to the pool; the body must have been read."""
-        self._held.release()
+        if self._held is not None:
+            self._held.release()
 
     def abort(self) -> None:
         """Close the connection: the server sees that nobody listens any more."""
@@ -257,8 +262,6 @@ class Transport:
 
     async def _open(self, request: Request) -> OpenResponse:
         session = self._live_session()
-        wanted = Connecting(request.call, request.timeout.connect)
-        token = connecting.set(wanted)
         place = self._place(request)
         try:
             for stale in range(_STALE + 1):
@@ -266,10 +269,15 @@ class Transport:
                     outgoing = self._outgoing(request, place)
                     if outgoing is None:
                         return await self._through_session(session, request, place)
-                    found = await send(self._connector, place, outgoing)
-                    return OpenResponse(*found, place.name, self.redactor(request))
+                    connector = self._connector
+                    connection = connector.take_idle(place)
+                    if connection is None:
+                        with _connecting(request):
+                            connection = await connector.make_new(place)
+                    head, body, held = await send(connector, place, connection, outgoing)
+                    return OpenResponse(head, body, held, place.name, self.redactor(request))
                 except _CLOSED_UNDER_US as error:
-                    if stale == _STALE or not self._own or wanted.seconds is not None:
+                    if stale == _STALE or not self._own or request.times.connect is not None:
                         failure = translate(error, place.name)
                         break
                     # A server may close an idle connection just as the next request goes out on
@@ -277,9 +285,6 @@ class Transport:
                     # and no attempt is counted (RFC 9112, 9.3.1 and RFC 9110, 9.2.2).
         except FOREIGN as error:
             failure = translate(error, place.name)
-        finally:
-            connecting.reset(token)
-            request.times.connect = wanted.seconds
         raise failure
 
     async def _through_session(
@@ -296,16 +301,17 @@ class Transport:
             more["middlewares"] = (*middlewares_of(session), put_in)
         elif is_patched():
             headers = as_plain_text(headers)
-        response = await session.request(
-            request.operation.method,
-            place.url,
-            data=payload(request.content, headers),
-            headers=headers,
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=bound,
-            **more,
-        )
+        with _connecting(request):
+            response = await session.request(
+                request.operation.method,
+                place.url,
+                data=payload(request.content, headers),
+                headers=headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=bound,
+                **more,
+            )
         if not self._hooked:
             notice_loss(response)
         elif self._direct:
@@ -487,6 +493,18 @@ class Transport:
             else:
                 self._abandon()
         self.closed = True
+
+
+@contextmanager
+def _connecting(request: Request) -> Iterator[None]:
+    """Let connections that are made meanwhile be bounded and timed for a request."""
+    wanted = Connecting(request.call, request.timeout.connect)
+    token = connecting.set(wanted)
+    try:
+        yield
+    finally:
+        connecting.reset(token)
+        request.times.connect = wanted.seconds
 
 
 class _Outgoing:

@@ -234,11 +234,13 @@ class TokenBucket:
                     level = 0.0
                 self._level = level
             elif level:
-                self._level = level = min(level + elapsed * self.rate, 0.0)
+                level += elapsed * self.rate
+                if level > 0.0:  # noqa: PLR1730  (as above)
+                    level = 0.0
+                self._level = level
         elif elapsed < 0:
             return None
-        room = self.burst - amount
-        if level > self._grace and level > room + self._grace:
+        if level > self._grace and level > self.burst - amount + self._grace:
             return None
         spent = self.spent
         charge = spent.take(now, amount, self.limit)
@@ -263,7 +265,10 @@ class TokenBucket:
 
     def settle(self, now: float, charge: Charge, reserved: float, used: float) -> None:
         """Correct a charge; see the class."""
-        self._advance(now)
+        if self._level:
+            self._advance(now)
+        elif now > self._at:
+            self._at = now
         if now >= self.spent.expires:
             self.spent.expire(now)
         difference = used - reserved

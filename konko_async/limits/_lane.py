@@ -308,7 +308,9 @@ class Lane:
 
     def settle(self, permit: Permit, used: int) -> None:
         """Correct the reserved tokens of a permit to ``used``."""
-        self._throttle.settle(self._time(), permit.charges, permit.tokens, used)
+        bucket, charge = self._throttle.tokens.bucket, permit.charges[1]
+        if bucket is not None and charge is not None:
+            bucket.settle(self._time(), charge, permit.tokens, used)
         # Only tokens that come back can admit somebody.
         if self._queue.total and used < permit.tokens:
             self._pump()

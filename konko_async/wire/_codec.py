@@ -26,12 +26,14 @@ class Codec(Generic[T]):
         strict: the C decoder; raises msgspec's errors.
     """
 
-    __slots__ = ("_probe", "_probe_all", "kind", "strict")
+    __slots__ = ("_probe", "_probe_all", "_probes", "kind", "strict")
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
         self.strict = msgspec.json.Decoder(kind).decode
         self._probe = prober(kind)
+        # Else the probe looks at nothing.
+        self._probes = bool(getattr(kind, "keeps_unknown", False))
         self._probe_all = probers(kind)
 
     def decode(self, body: bytes | str) -> T:
@@ -40,15 +42,24 @@ class Codec(Generic[T]):
         Raises:
             ResponseDecodeError: not JSON, or JSON with no sensible reading as this type.
         """
+        return self.read(body)[0]
+
+    def read(self, body: bytes | str) -> tuple[T, bool]:
+        """Do what :meth:`decode` does, and say whether ``body`` has known fields only.
+
+        Raises:
+            ResponseDecodeError: as :meth:`decode`.
+        """
         try:
             # The second look is a C call that keeps nothing; the long way is for when it fails.
             value = self.strict(body)
             self._probe(body)
+            plain = self._probes
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            value = self._forgiving(body)
+            value, plain = self._forgiving(body), False
         # Kept as received, and decoded only when .raw is read: most callers never look.
         value._raw = body  # type: ignore[attr-defined]  # noqa: SLF001 - the slot of Wire
-        return value
+        return value, plain
 
     def count_plain(self, bodies: list[Any], count: int) -> int:
         """Return how many of the first ``count``, in a row, have no unknown fields.

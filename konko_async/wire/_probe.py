@@ -32,6 +32,8 @@ _SAYS_NOTHING: dict[str, dict[str, Any]] = {
     "ChatCompletionMessage": {"annotations": _Nothing, "audio": _Nothing},
     "ChoiceDelta": {"annotations": _Nothing, "audio": _Nothing},
 }  # fmt: skip
+# Texts that may be long, and are skipped; those of chunks are short, and quicker as Any.
+_LONG = {"ChatCompletionMessage": frozenset({"content", "reasoning", "reasoning_content"})}
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 IGNORED = frozenset({"obfuscation"})
 """Fields that are padding, and kept nowhere but in ``.raw``."""
@@ -71,8 +73,9 @@ def _nothing(_body: object) -> None:
 def _closed(kind: Any) -> Any:
     """Return a twin of a struct that refuses unknown fields, and looks at no others."""
     hints = typing.get_type_hints(kind)
-    known = {
-        wire_name: _twin(hints[name])
+    long = _LONG.get(kind.__name__, ())
+    known: dict[str, Any] = {
+        wire_name: msgspec.Raw if name in long else _twin(hints[name])
         for name, wire_name in zip(
             kind.__struct_fields__, kind.__struct_encode_fields__, strict=True
         )

@@ -12,7 +12,8 @@ from client_kit import ASK, KEY, ask, make_client, pooled, serving, text_of
 
 from konko_async import APITimeoutError, AsyncKonko, Timeout
 from konko_async._http import aiohttp_internals
-from konko_async._http.aiohttp_internals import HookedConnector, probe
+from konko_async._http.aiohttp_internals import HookedConnector
+from konko_async._http.aiohttp_probe import Known, probe
 from konko_async._http.session import _SessionAnswer
 from konko_async.testing import Answer, Emulator, FaultServer
 
@@ -47,11 +48,12 @@ def reset(self):
 CHANGES = {
     "a method learned something": (aiohttp.StreamReader, "feed_data", learned),
     "a method of the protocol did": (client_proto.ResponseHandler, "close", reset),
+    "the pool is used otherwise": (aiohttp.TCPConnector, "_get", learned),
     "a class has gone": (client_reqrep, "ConnectionKey", None),
     "a class has other fields": (client_reqrep, "ConnectionKey", OtherKey),
     "a method has gone": (client_proto.ResponseHandler, "set_response_params", None),
     "the head is read otherwise": (client_proto.ResponseHandler, "read", asyncio.sleep),
-    "the limits have gone": (aiohttp_internals, "_READ_PARAMS", {"read_until_eof": True}),
+    "the limits have gone": (aiohttp_internals, "READ_PARAMS", {"read_until_eof": True}),
 }
 
 
@@ -91,7 +93,7 @@ def test_a_connector_with_other_methods_is_noticed(name, probed):
 def unknown(request, monkeypatch):
     """An aiohttp of which something is not recognised."""
     known = {"channel": (None, "it changed"), "connector": ("it changed", None)}[request.param]
-    monkeypatch.setattr("konko_async._http.session.probe", lambda: aiohttp_internals.Known(*known))
+    monkeypatch.setattr("konko_async._http.session.probe", lambda: Known(*known))
     return request.param
 
 
@@ -153,7 +155,7 @@ def test_without_the_class_of_connections_the_package_can_still_be_imported():
         from aiohttp import client_proto
         del client_proto.ResponseHandler
         import konko_async
-        from konko_async._http.aiohttp_internals import probe
+        from konko_async._http.aiohttp_probe import probe
         known = probe()
         print(known.channel, known.missing)
     """

@@ -219,6 +219,26 @@ async def run_script(source, *arguments, env=None, flags=("-W", "error", "-X", "
     return done.returncode, done.stdout, done.stderr
 
 
+KEYS_AFTER_FORK = """
+    import os, sys
+    from konko_async.middleware._retry import _keys
+    _keys.draw()  # many are drawn from the operating system at once
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+    print(*[_keys.draw() for _ in range(100)], flush=True)
+    if pid == 0:
+        os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+async def test_after_a_fork_no_two_calls_have_one_idempotency_key():
+    code, out, err = await run_script(KEYS_AFTER_FORK)
+    assert (code, err) == (0, "")
+    assert len(set(out.split())) == 200
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 @pytest.mark.parametrize("where", ["in the loop", "between loops"])
 async def test_a_fork_leaves_the_parents_connections_alone(where):

@@ -5,9 +5,10 @@
 import asyncio
 import functools
 import gc
+import gzip
 import ssl
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import FunctionType, ModuleType
 
 import aiohttp
@@ -30,6 +31,7 @@ from client_kit import (
 from konko_async import (
     APIConnectionError,
     APIStatusError,
+    AsyncKonko,
     KonkoError,
     RetryPolicy,
     StreamTruncatedError,
@@ -343,6 +345,75 @@ async def test_answers_are_read_and_connections_kept(known, stream):
         assert server.connections.opened == 1
         assert pooled(client) == (1, 0)
         assert in_flight(client) == 0
+
+
+async def read_request(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+
+
+def framings():
+    """The same answer in every way that HTTP has of framing it; each must leave nothing behind."""
+    body = WHOLE.wire.partition(b"\r\n\r\n")[2]
+    zipped = gzip.compress(body)
+    kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\nX-Trailer: 1\r\n\r\n" % (len(body), body)
+    plain = kind + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    return [
+        kind + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(zipped), zipped),
+        plain,
+        kind + b"Transfer-Encoding: chunked\r\n\r\n" + chunks,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + plain,
+    ]
+
+
+async def test_one_connection_carries_answers_of_all_framings(known):
+    """One parser reads them all: what it keeps of one must not show in the next."""
+
+    async def serve(reader, writer):
+        for wire in framings() * 3:
+            await read_request(reader)
+            for at in range(0, len(wire), 100):  # in the midst of heads, chunks and trailers
+                writer.write(wire[at : at + 100])
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with AsyncKonko(KEY, url, retry=None) as client:
+        for _ in range(len(framings()) * 3):
+            assert text_of(await ask(client, stream=False)) == "Hello"
+    server.close()
+    await server.wait_closed()
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next():
+    """As a server's 408 is, which has waited for long enough and is about to close."""
+    stray = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+    opened = []
+
+    async def serve(reader, writer):
+        opened.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                await read_request(reader)
+                writer.write(WHOLE.wire)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with AsyncKonko(KEY, url, retry=None) as client:
+        await ask(client, stream=False)
+        opened[0].write(stray)
+        ((idle, _),) = next(iter(session_of(client).connector._conns.values()))
+        await until(lambda: len(idle))  # it has come
+        assert text_of(await ask(client, stream=False)) == "Hello"
+        assert len(opened) == 2
+        assert pooled(client) == (1, 0)
+    for writer in opened:
+        writer.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_read_asks_for_no_more_than_malloc_keeps_free():

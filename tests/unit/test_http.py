@@ -11,7 +11,8 @@ from aiohttp.client_proto import ResponseHandler
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from konko_async._http.aiohttp_internals import Body, probe
+from konko_async._http.aiohttp_internals import Body
+from konko_async._http.aiohttp_probe import probe
 from konko_async._http.write_batcher import WriteBatcher
 
 LIMIT = 2**16
