@@ -45,7 +45,7 @@ ECOSYSTEM := .venv-ecosystem
 BENCH := .venv-bench
 RIVAL_openai := 'openai[aiohttp]==3.54.0' uvloop==0.23.0
 RIVAL_konko := konko==0.5.0 openai==1.109.1 uvloop==0.23.0
-RIVAL_litellm := litellm==1.106.2 uvloop==0.23.0
+RIVAL_litellm := litellm==1.110.2 uvloop==0.23.0
 
 .PHONY: help demo test pytest test-all test-latest test-lowest test-aiohttp coverage docs docs-serve lock lint audit types format bench bench-documents bench-encodings bench-outages bench-quick build clean cuts debian deployment dialects ecosystem fuzz guard killstorm mutants proof ray-storm resume-storm server-batch-storm soak tool-storm
 
@@ -189,7 +189,7 @@ proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server i
 soak: $(VENV)/.test ## mixed load on a bad server, then look for leaks: SECONDS=60 STREAMS=100
 	$(BIN)/python -W error tests/soak/soak.py --seconds $(or $(SECONDS),60) --streams $(or $(STREAMS),100)
 
-bench: $(BENCH)/.made-bench .venv-bench-openai/.made .venv-bench-konko/.made .venv-bench-litellm/.made ## measure beside all rivals, on a quiet machine: ONLY=burst,paced (about 22 min)
+bench: $(BENCH)/.made-bench $(foreach rival,openai konko litellm curator,.venv-bench-$(rival)/.made) ## measure beside all rivals, on a quiet machine: ONLY=burst,paced (about 22 min)
 	$(BENCH)/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY),--json benchmarks/results.json --plots benchmarks/plots)
 
 bench-quick: $(BENCH)/.made-bench .venv-bench-openai/.made ## the same beside hand-written code and openai + aiohttp: ONLY=... (2 min)

@@ -17,7 +17,7 @@ from benchmarks.rivals.table import RIVALS
 
 QUESTIONS = (
     "burst", "paced", "saturated", "whole", "memory", "import", "first_token", "cost", "limiter",
-    "batch", "relay", "growth", "blocking", "endpoints",
+    "batch", "relay", "growth", "blocking", "endpoints", "outages",
 )  # fmt: skip
 QUICK = ("burst", "paced", "whole", "memory", "import", "limiter", "batch", "relay")
 FEW = ("hand", "openai_aiohttp", "floor")

@@ -23,6 +23,7 @@ from benchmarks.instructions import per_unit
 from benchmarks.load import ROOT
 from benchmarks.results import Curve, Figure, Goal
 from benchmarks.rounds import resident
+from benchmarks.scenes import Scene
 from konko_async import AsyncKonko, Response
 from konko_async.batch import run_batch
 from konko_async.wire import ChatCompletion
@@ -116,6 +117,16 @@ async def counted(rows, begin):
             await batch(client, source)
 
 
+async def called(rows, url):
+    """Return the CPU of a row whose call goes over a socket, in µs, and the rows per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_rows(Path(folder, "in.jsonl"), rows)
+        async with AsyncKonko("any", url) as client:
+            began = time.monotonic()
+            cpu = await measure_one(batch(client, source), rows)
+            return {"cpu": cpu, "rate": rows / (time.monotonic() - began)}
+
+
 async def grown(rows):
     """Return the CPU per row of a batch, and the peak of this process's memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
@@ -157,6 +168,14 @@ def measure(bench: Bench) -> None:
         bench.results.goals.append(
             Goal("batch", f"{name}, beyond the call", beyond, limit, unit="µs CPU per row")
         )
+    order = ("--url", bench.server.url(Scene(size=1_200)), "--rows", str(bench.size(rows)))
+    done = [apart(core, *order) for _ in range(bench.rounds or rounds)]
+    for what, unit, key, limit in (
+        ("run_batch(), with its call", "µs CPU per row", "cpu", 90),
+        ("run_batch(), one process", "rows/s", "rate", 10_000),
+    ):
+        goal = Goal("batch", what, [one[key] for one in done], limit, key == "rate", unit)
+        bench.results.goals.append(goal)
     sizes = (1_000, 10_000, 30_000) if bench.quick else (1_000, 10_000, 100_000, 1_000_000)
     done = {size: apart(core, "--grow", str(bench.size(size, 100))) for size in sizes}
     for key, y in (("cpu", "µs CPU per row"), ("peak", "MB, peak")):
@@ -179,11 +198,14 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the samples")
+    parser.add_argument("--url", help="run one batch against a server there")
     parser.add_argument("--grow", type=int, default=0, help="run one batch of so many rows")
     parser.add_argument("--count", action="store_true", help="count instructions and calls")
     arguments = parser.parse_args()
     if arguments.count:
         print(f"run_batch(), per row: {per_unit(counted)}")
+    elif arguments.url:
+        print(json.dumps(asyncio.run(called(arguments.rows, arguments.url))))
     elif arguments.grow:
         print(json.dumps(asyncio.run(grown(arguments.grow))))
     else:

@@ -24,7 +24,7 @@ def measure(bench: Bench) -> None:
     rounds = bench.turns(rivals, "streams", scene, 7 if bench.quick else 20, streams=1)
     found = bench.figures("burst", "20 a write, as fast as read", unit, rounds, per_unit)
     bench.ratios(
-        found, ("ours", "hand", 1.10), ("ours_text", "hand", 0.85), ("ours_plain", "hand", None)
+        found, ("ours", "hand", 0.70), ("ours_text", "hand", 0.55), ("ours_plain", "hand", None)
     )
 
     rivals = bench.taking_part(*PEERS)
@@ -34,7 +34,7 @@ def measure(bench: Bench) -> None:
         found = bench.figures("burst", "as fast as read, beside peers", unit, rounds, per_unit)
         bench.ratios(
             found,
-            ("openai", "ours", 40), ("konko", "ours", 40),
+            ("openai", "ours", 80), ("konko", "ours", 80),
             ("openai_aiohttp", "ours", None), ("litellm", "ours", None),
         )  # fmt: skip
 

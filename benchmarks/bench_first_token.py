@@ -41,8 +41,8 @@ def measure(bench: Bench) -> None:
         middle = bench.figures("first_token", f"median, {where}", "ms added", done, at(0.5))
         worst = bench.figures("first_token", f"p99, {where}", "ms added", done, at(0.99))
         for found, what, limit in (
-            (middle, f"median, {where}", 0.3),
-            (worst, f"p99, {where}", 2.0 if load else None),
+            (middle, f"median, {where}", 0.25),
+            (worst, f"p99, {where}", 1.0 if load else None),
         ):
             add(bench, found, f"added, {what}", limit)
 

@@ -154,11 +154,11 @@ def measure(bench: Bench) -> None:
     cases: list[tuple[str, Callable[[], Awaitable[float]], float | None]] = [
         ("free", lambda: free_path(make_lane(**EVERYTHING), bench.size(20_000)), 2),
         ("free, aiolimiter", lambda: free_aiolimiter(bench.size(20_000)), None),
-        ("10,000 wait for places", lambda: waiting_for_places(bench.size(10_000)), 8),
-        ("10,000 wait for the rate", lambda: waiting_for_the_rate(bench.size(10_000)), 8),
+        ("10,000 wait for places", lambda: waiting_for_places(bench.size(10_000)), 6),
+        ("10,000 wait for the rate", lambda: waiting_for_the_rate(bench.size(10_000)), 6),
         ("10,000 wait, aiolimiter", lambda: aiolimiter_waiting(bench.size(10_000)), None),
-        ("100,000 wait for places", lambda: waiting_for_places(many), 12),
-        ("100,000 wait for the rate", lambda: waiting_for_the_rate(many), 12),
+        ("100,000 wait for places", lambda: waiting_for_places(many), 8),
+        ("100,000 wait for the rate", lambda: waiting_for_the_rate(many), 8),
     ]
     if bench.quick:  # those of 100,000 take the longest
         cases = [case for case in cases if not case[0].startswith("100,000")]

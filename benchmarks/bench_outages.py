@@ -19,7 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.load import ROOT
+from benchmarks.bench import Bench
+from benchmarks.load import ROOT, Unfit
+from benchmarks.results import Figure
 from konko_async.testing import Emulator, faults
 
 MODEL = "gpt-4o-mini"
@@ -91,7 +93,7 @@ async def outage(scene, emulator, rows):
     return back
 
 
-async def measure(scene, command, rows):
+async def play(scene, command, rows):
     """Run one batch; return its figures."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     async with Emulator(latency=0.05, models=[MODEL], log_limit=1) as emulator:
@@ -118,6 +120,40 @@ async def measure(scene, command, rows):
     return found | {"lost": rows - found["answered"], "seconds": took, "cpu": cpu}
 
 
+def commands(rows, concurrency, curator):
+    """Return the command of each client, its URL and folder left open."""
+    size = [str(rows), str(concurrency)]
+    return {
+        "konko_async": [sys.executable, "-m", "benchmarks.bench_outages", "--rows", size[0],
+                        "--concurrency", size[1], "--batch", "{url}", "{folder}"],
+        "curator": [str(curator), "benchmarks/rivals/curator_batch.py", "{url}", *size, "{folder}"],
+    }  # fmt: skip
+
+
+def measure(bench: Bench) -> None:
+    """Answer the question of the suite: rows per second beside curator, when all is well."""
+    rows = bench.size(2_000)
+    rivals = commands(rows, 64, CURATOR)
+    if not CURATOR.exists():
+        del rivals["curator"]
+    rates = {name: [] for name in rivals}
+    for _ in range(bench.rounds or 3):
+        for name, command in rivals.items():
+            found = asyncio.run(play("calm", command, rows))
+            if found["lost"]:
+                raise Unfit(f"{name} lost {found['lost']} of {rows} rows")
+            rates[name].append(found["answered"] / found["seconds"])
+            print(".", end="", file=sys.stderr, flush=True)
+    figures = {
+        name: Figure("outages", name, "a batch, all is well", "rows/s", samples)
+        for name, samples in rates.items()
+    }
+    bench.results.figures.extend(figures.values())
+    if "curator" in figures:
+        ours, theirs = figures["konko_async"], figures["curator"]
+        bench.results.compare("ours / curator", ours, theirs, 5, at_least=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rows", type=int, default=2000)
@@ -129,17 +165,12 @@ def main():
     if told.batch:
         ours(told.batch[0], told.rows, told.concurrency, told.batch[1])
         return
-    size = [str(told.rows), str(told.concurrency)]
-    rivals = {
-        "konko_async": [sys.executable, "-m", "benchmarks.bench_outages", "--rows", size[0],
-                        "--concurrency", size[1], "--batch", "{url}", "{folder}"],
-        "curator": [told.curator, "benchmarks/rivals/curator_batch.py", "{url}", *size, "{folder}"],
-    }  # fmt: skip
+    rivals = commands(told.rows, told.concurrency, told.curator)
     print(f"{told.rows} rows, {told.concurrency} at once, 50 ms per answer")
     print("scene     client        rows lost   wall, s    rows/s    CPU, s   peak, MB")
     for scene in told.scenes.split(","):
         for name, command in rivals.items():
-            found = asyncio.run(measure(scene, command, told.rows))
+            found = asyncio.run(play(scene, command, told.rows))
             print(
                 f"{scene:9} {name:13} {found['lost']:9} {found['seconds']:9.1f} "
                 f"{found['answered'] / found['seconds']:9.0f} {found['cpu']:9.1f} "

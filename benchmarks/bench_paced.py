@@ -22,16 +22,17 @@ def measure(bench: Bench) -> None:
     # The bare protocol tells its count at the end only.
     steady = {name: done for name, done in rounds.items() if name != "floor"}
     open_ = bench.figures("paced", "once open", unit, steady, in_window)
-    for figures, goal in ((found, 1.10), (open_, None)):
+    for figures, goal in ((found, 0.75), (open_, None)):
         bench.ratios(
             figures,
             ("ours", "hand", goal),
             ("ours_text", "hand", None),
             ("ours_plain", "hand", None),
+            ("ours", "floor", 2.4 if goal else None),
         )
 
     rivals = bench.taking_part(*PEERS)
     if len(rivals) > 1:
         rounds = bench.turns(rivals, "streams", scene, 1 if bench.quick else 4, **order)
         found = bench.figures("paced", "beside peers", unit, rounds, per_unit)
-        bench.ratios(found, ("openai_aiohttp", "ours", 5))
+        bench.ratios(found, ("openai_aiohttp", "ours", 7))

@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
         rounds = bench.turns(rivals, "streams", scene, 2 if bench.quick else count, streams=streams)
         speed = bench.figures("saturated", f"{prefix}throughput", "chunks/s", rounds, throughput)
         bench.figures("saturated", f"{prefix}cost", "µs CPU per chunk", rounds, per_unit)
-        for base, limit in (("hand", 0.90), ("openai_aiohttp", 8.0)):
+        for base, limit in (("hand", 1.25), ("openai_aiohttp", 10.0)):
             if "ours" in speed and base in speed:
                 what = f"ours / {RIVALS[base].short}"
                 bench.results.compare(what, speed["ours"], speed[base], limit, at_least=True)

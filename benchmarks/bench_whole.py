@@ -19,7 +19,9 @@ def measure(bench: Bench) -> None:
         bench.taking_part(*OURS), "wholes", scene, 8 if bench.quick else 20, **order
     )
     found = bench.figures("whole", "100 at once", unit, rounds, per_unit)
-    bench.ratios(found, ("ours", "hand", 1.40), ("ours_plain", "hand", None))
+    bench.ratios(
+        found, ("ours", "hand", 0.60), ("ours_plain", "hand", 0.45), ("ours", "pyreqwest", 2.0)
+    )
 
     rivals = bench.taking_part(*PEERS)
     if len(rivals) > 1:
@@ -28,6 +30,6 @@ def measure(bench: Bench) -> None:
         found = bench.figures("whole", "beside peers", unit, rounds, per_unit)
         bench.ratios(
             found,
-            ("openai_aiohttp", "ours", 8), ("konko", "ours", 18),
+            ("openai_aiohttp", "ours", 18), ("konko", "ours", None),
             ("openai", "ours", None), ("litellm", "ours", None),
         )  # fmt: skip

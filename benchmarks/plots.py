@@ -63,7 +63,12 @@ def bars(axes: Any, figures: dict[str, Figure]) -> None:
             short(mid), (max(mid, high), at), xytext=(4, 0), textcoords="offset points", va="center"
         )
     axes.set_yticks(range(len(ranked)), [figure.who for figure in ranked])
-    axes.margins(x=0.1)
+    # Logarithmic, as the longest bar is a hundred times the shortest. Each bar begins at a tenth of
+    # the least value, so that the shortest can be seen, too.
+    axes.set_xscale("log")
+    least, most = ranked[-1].middle[0], ranked[0].middle[0]
+    axes.set_xlim(least / 10, most * 3)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.grid(visible=False, axis="y")
 
 
@@ -87,7 +92,7 @@ def cost(results: Results, folder: Path) -> None:
     for one, (title, unit, found) in zip(axes[:, 0], panels, strict=True):
         bars(one, found)
         one.set_title(title)
-        one.set_xlabel(f"{unit} (less is better)")
+        one.set_xlabel(f"{unit} (less is better; logarithmic)")
     save(figure, folder / "cost.png")
 
 

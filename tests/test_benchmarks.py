@@ -39,8 +39,8 @@ def test_a_tiny_run_is_complete(tmp_path, capsys):
     found = json.loads(told.read_text())
     assert {"processor", "python", "versions", "commit", "date"} <= found["machine"].keys()
     goals = {goal["what"]: goal for goal in found["goals"]}
-    assert goals["20 a write, as fast as read: ours / hand-written"]["limit"] == 1.10
-    assert goals["100 at once: ours / hand-written"]["limit"] == 1.40
+    assert goals["20 a write, as fast as read: ours / hand-written"]["limit"] == 0.70
+    assert goals["100 at once: ours / hand-written"]["limit"] == 0.60
     assert {figure["question"] for figure in found["figures"]} == {"burst", "whole", "cost"}
     for figure in found["figures"]:
         assert len(figure["samples"]) == 2
