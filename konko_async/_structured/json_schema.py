@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ from konko_async._structured.docstring import read_docstring
 from konko_async._structured.portable_pattern import portable_pattern
 from konko_async.errors import ConfigurationError
 
-__all__ = ["Schema", "finished", "make_schema", "schema_name", "unwrapped"]
+__all__ = ["Schema", "finished", "make_schema", "schema_name", "type_name", "unwrapped"]
 
 _REF = "#/$defs/"
 # Keywords that go into the description: how they are said there.
@@ -131,8 +133,19 @@ def unwrapped(node: mi.Type) -> mi.Type:
     return node
 
 
+def type_name(kind: Any) -> str | None:
+    """Return the name of a type; None where it has none, such as a union.
+
+    A union's ``__name__`` is "Union" or "Optional" (``typing``), or "Union" (``A | B`` on Python
+    3.14), which says nothing of what it is.
+    """
+    if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+        return None
+    return getattr(kind, "__name__", None)
+
+
 def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", None) or f"a {type(kind).__name__}"
+    return type_name(kind) or f"a {type(kind).__name__}"
 
 
 def _is_array(node: mi.Type) -> bool:

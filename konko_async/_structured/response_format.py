@@ -16,7 +16,7 @@ from konko_async._structured.find_json import (
     skip_lead,
     values_in,
 )
-from konko_async._structured.json_schema import make_schema, schema_name
+from konko_async._structured.json_schema import make_schema, schema_name, type_name
 from konko_async._structured.models import is_model, model_schema, read_model
 from konko_async.errors import (
     ConfigurationError,
@@ -132,7 +132,7 @@ class ResponseFormat(Generic[T]):
                 "strict out"
             )
         self.kind = kind
-        self.name = schema_name(name or getattr(kind, "__name__", None) or "answer")
+        self.name = schema_name(name or type_name(kind) or "answer")
         self.strict = made.strict if strict is None else strict
         self.wrapped = made.wrapped
         said = made.description if description is None else description

@@ -7,7 +7,18 @@ import itertools
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 
 import msgspec
 import pytest
@@ -266,6 +277,8 @@ def test_names_are_what_servers_take():
     assert ResponseFormat(Page[int]).name == "Page"
     assert ResponseFormat(list[int]).name == "list"
     assert ResponseFormat(Circle | Square).name == "answer"
+    assert ResponseFormat(Union[Circle, Square]).name == "answer"  # noqa: UP007 - on 3.11 another class
+    assert ResponseFormat(Optional[Box]).name == "answer"  # noqa: UP045 - as above, with another name
     assert (
         ResponseFormat(Box, name="ein Käfig!", description="d").wire["json_schema"]["name"]
         == "ein_K_fig_"
