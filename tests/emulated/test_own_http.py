@@ -9,7 +9,7 @@ import gzip
 import ssl
 import sys
 from contextlib import asynccontextmanager, suppress
-from types import FunctionType, ModuleType
+from types import ModuleType
 
 import aiohttp
 import msgspec
@@ -744,8 +744,6 @@ def _keeps_the_mark(text):
 def _referents(value):
     if isinstance(value, ModuleType):
         return []  # _asyncio of Python 3.12 gives out dead objects; the names are roots by themselves
-    if isinstance(value, FunctionType):  # not its module's names, by which everything is reached
-        return [value.__defaults__, value.__kwdefaults__, value.__closure__, value.__dict__]
     found = gc.get_referents(value)
     if isinstance(value, msgspec.Struct):  # some are unknown to the collector
         found += [getattr(value, name, None) for name in value.__struct_fields__]
@@ -770,30 +768,49 @@ def _owner(owners, inner):
     )
 
 
-_OF_THEIR_OWN = (ModuleType, FunctionType, msgspec.Struct)  # see _referents
+_OF_THEIR_OWN = (ModuleType, msgspec.Struct)  # see _referents
 _TEXTS = (str, bytes, bytearray)
 HOLDERS = frozenset({"aiohttp", "asyncio", "konko_async", "multidict", "yarl"})
 
 
-def _names_of_modules():
-    """What the modules that see a prompt hold: conftest.py froze it, so no walk meets it."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in HOLDERS:
-            yield from list(vars(module).values())
+def _modules():
+    """The names of the modules that see a prompt: conftest.py froze them, so no walk meets them."""
+    return [
+        vars(module)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in HOLDERS
+    ]
 
 
+def _namespaces():
+    """The numbers of what all modules hold: functions have it, and by it everything is reached."""
+    return {id(vars(module)) for module in list(sys.modules.values())}
+
+
+@pytest.fixture(scope="module")
 def keeping():
-    """Where long texts with the mark are, and requests that have one."""
+    """Tells where long texts with the mark are, and requests that have one."""
+    # What modules hold before the tests: each search looks at what that holds anew.
+    held, seen, owners = [], _namespaces(), _modules()
+    while owners:
+        found = {id(inner): inner for inner in _referents_of(owners)}
+        owners = [found[key] for key in found.keys() - seen]
+        seen |= found.keys()
+        held += owners
+    return functools.partial(_keeping, held)
+
+
+def _keeping(held):
     gc.collect()
-    found, seen = {}, set()
+    young = gc.get_objects()  # before there are sets of 100,000 numbers among them
+    found, seen = {}, {*map(id, held), *_namespaces()}
 
     def look(owners, *, beyond):
         while owners:
+            inners = {id(inner): inner for inner in _referents_of(owners)}
             below = []
-            for inner in _referents_of(owners):
-                key = id(inner)
-                if key in seen:
-                    continue
+            for key in inners.keys() - seen:
+                inner = inners[key]
                 if isinstance(inner, _TEXTS):
                     if _keeps_the_mark(inner):
                         found.setdefault(key, f"{type(inner).__name__} in {_owner(owners, inner)}")
@@ -802,9 +819,8 @@ def keeping():
                     below.append(inner)
             owners = below
 
-    young = gc.get_objects()
     look(young, beyond=False)
-    look(list(_names_of_modules()), beyond=True)
+    look(_modules() + held, beyond=True)
     kept = list(found.values())
     for owner in young:  # other tests may have kept some of theirs
         if isinstance(owner, Request) and MARK.encode() in (owner.content or b""):
@@ -817,7 +833,7 @@ def marked():
     return said(MARK + "." * 20_000)
 
 
-async def test_the_search_finds_what_is_kept():
+async def test_the_search_finds_what_is_kept(keeping):
     kept = [bytes(20_000) + MARK.encode()]
     assert keeping() == ["bytes in list"]
     kept[0] = memoryview(bytearray(kept[0]))
@@ -838,7 +854,7 @@ async def test_the_search_finds_what_is_kept():
     assert keeping() == []
 
 
-async def test_a_pooled_connection_keeps_no_prompt(known):
+async def test_a_pooled_connection_keeps_no_prompt(known, keeping):
     async with WireServer(keep=False) as server, make_client(server) as client:
         for _ in range(2):
             await client.chat.completions.create(model=MODEL, messages=marked())
@@ -854,7 +870,7 @@ async def test_a_pooled_connection_keeps_no_prompt(known):
         assert pooled(client) == (1, 0)
 
 
-async def test_nor_do_many_that_were_written_together(known):
+async def test_nor_do_many_that_were_written_together(known, keeping):
     async with WireServer(keep=False) as server, make_client(server) as client:
         for _ in range(2):
             await asyncio.gather(
@@ -864,7 +880,7 @@ async def test_nor_do_many_that_were_written_together(known):
         assert pooled(client) == (5, 0)
 
 
-async def test_nor_a_large_one(known):
+async def test_nor_a_large_one(known, keeping):
     async with WireServer(keep=False) as server, make_client(server) as client:
         await client.chat.completions.create(model=MODEL, messages=said(MARK + "." * 2 * LARGE))
         assert keeping() == []
@@ -897,7 +913,7 @@ class Quiet(WireServer):
         return bool(self._tasks) and all(task.done() for task in self._tasks)
 
 
-async def test_an_open_stream_keeps_no_prompt(known):
+async def test_an_open_stream_keeps_no_prompt(known, keeping):
     # keeping() walks all objects, which takes as long as it takes: no deadline may depend on that.
     patient = {"retry": FAST, "timeout": Timeout(connect=None, first_token=None, idle=None)}
     async with Quiet() as server, make_client(server, **patient) as client:
@@ -913,7 +929,7 @@ async def test_an_open_stream_keeps_no_prompt(known):
         del reading
 
 
-async def test_nor_does_one_that_was_paused_and_resumed(known):
+async def test_nor_does_one_that_was_paused_and_resumed(known, keeping):
     """A transport that is resumed takes the context of whoever resumes it."""
     piece = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 40_000)
     async with flooding(b"%x\r\n%b\r\n" % (len(piece), piece), 200) as (server, client):
@@ -928,7 +944,7 @@ async def test_nor_does_one_that_was_paused_and_resumed(known):
 
 
 @pytest.mark.parametrize("at", ["connecting", "head"])
-async def test_nor_is_anything_left_of_a_call_that_was_cancelled(known, at):
+async def test_nor_is_anything_left_of_a_call_that_was_cancelled(known, at, keeping):
     async with Quiet() as server, make_client(server) as client:
         call = asyncio.create_task(client.chat.completions.create(model=MODEL, messages=marked()))
         await until(lambda: pooled(client) == (0, 1))
@@ -942,7 +958,7 @@ async def test_nor_is_anything_left_of_a_call_that_was_cancelled(known, at):
         assert keeping() == []
 
 
-async def test_nor_of_one_that_failed(known):
+async def test_nor_of_one_that_failed(known, keeping):
     async with WireServer(keep=False) as server, make_client(server, retry=FAST) as client:
         await client.chat.completions.create(**ASK)
         server.drops = 4  # of which one is of the pool, and counts for nothing
