@@ -1,11 +1,13 @@
 """Starts the commands of tests by forking a process that has imported the command line.
 
-Tests run `python -m konko_async` some 400 times, and most of the CPU of each would go into imports.
-After `install`, `subprocess.Popen`, on which asyncio's subprocesses stand too, hands these commands
-to a server: a process that has made the imports, and has neither threads nor event loops. It forks a
-child per command, which takes over the arguments, environment, folder, terminal and descriptors of
-the command, and runs the package as `-m` does. The rest is the system's, as ever: the command is a
-process and a child of the one that started it, with its pid, exit code, signals, pipes, terminal.
+Tests run `python -m konko_async` some 400 times, and programs that use the package 150 times; most
+of the CPU of each would go into imports. After `install`, `subprocess.Popen`, on which asyncio's
+subprocesses stand too, hands these commands, and programs that begin with `PROGRAM`, to a server: a
+process that has made the imports, and has neither threads nor event loops. It forks a child per
+command, which takes over the arguments, environment, folder, terminal and descriptors of the
+command, and runs the package or the program as an interpreter does. The rest is the system's, as
+ever: the command is a process and a child of the one that started it, with its pid, exit code,
+signals, pipes, terminal.
 
 A new interpreter is started for a command with other options of Popen than those, or with settings
 that an interpreter reads when it starts (`PYTHON...`, the locale) other than `settings`; and for all
@@ -13,8 +15,11 @@ commands with `KONKO_FORK=0`, or where coverage is measured.
 """
 
 import atexit
+import builtins
+import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import importlib
 import inspect
@@ -31,8 +36,11 @@ import termios
 import threading
 import time
 import warnings
+from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "konko_async")
+# In front of a file, `-m` and a module, or `-c` and a program. To an interpreter it means nothing.
+PROGRAM = (sys.executable, "-X", "konko_fork")
 # Before a command: makes the terminal on its standard input the controlling one, for Ctrl-C.
 _TAKE = (
     "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -42,11 +50,17 @@ TAKE_TERMINAL = (sys.executable, "-S", "-c", _TAKE)
 _SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _LONGEST = 1 << 20  # bytes of a request: arguments and environment
 # What is read when an interpreter starts, or, of certificates, when aiohttp is imported.
+_UNBUFFERED = "PYTHONUNBUFFERED"  # the only one that need not be as in `settings`
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "SSL_CERT_")
 # Parts of names of modules which import matplotlib, and with it numpy, which starts threads.
 _DRAWING = ("plot", "bulk.report")
 # What commands import as they run.
 _LATER = ("konko_async._client", "uvloop", "encodings.idna", "stringprep", "click._textwrap")
+# What programs of tests import, where it is installed.
+_OF_PROGRAMS = ("konko_async.batch", "konko_async.bench", "konko_async.local", "konko_async.relay",
+    "konko_async.relay.starlette_app", "konko_async.testing", "fastapi", "uvicorn",
+    "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto")  # fmt: skip
 # What Popen passes on if nothing else is asked for; of the other arguments, the server knows all.
 _DEFAULTS = {"executable": None, "preexec_fn": None, "close_fds": True, "pass_fds": (),
     "startupinfo": None, "creationflags": 0, "shell": False, "restore_signals": True, "gid": None,
@@ -70,13 +84,13 @@ def _through(server, execute_child):
         arguments = options["args"] if isinstance(options["args"], list | tuple) else ()
         on_terminal = tuple(arguments[:4]) == TAKE_TERMINAL
         arguments = arguments[4:] if on_terminal else arguments
-        ours = tuple(arguments[:3]) == COMMAND
+        ours = tuple(arguments[:3]) in {COMMAND, PROGRAM}
         if ours and all(options[name] == value for name, value in _DEFAULTS.items()):
             environment = os.environ if options["env"] is None else options["env"]
             ends = [options["p2cread"], options["c2pwrite"], options["errwrite"]]
             popen.pid = server.start(
                 [own if end == -1 else end for own, end in enumerate(ends)],
-                [os.fsdecode(argument) for argument in arguments[3:]],
+                [os.fsdecode(argument) for argument in arguments[1:]],
                 {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
                 os.path.abspath(options["cwd"] or "."),  # noqa: PTH100 - bytes, too
                 on_terminal,
@@ -97,6 +111,12 @@ def settings():
     return {**kept, "PYTHONWARNINGS": "default", "PYTHONUTF8": "1"}
 
 
+def environment():
+    """The environment of this process, with the settings of the commands which the server makes."""
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(_READ_AT_START)}
+    return kept | settings()
+
+
 class _Server:
     def __init__(self):
         # Made before any test, so that none seems to leave it behind.
@@ -109,6 +129,7 @@ class _Server:
     def start(self, descriptors, arguments, environment, folder, on_terminal):
         """Start a command; returns its pid, or None if it needs an interpreter of its own."""
         read = {name: environment[name] for name in environment if name.startswith(_READ_AT_START)}
+        read.pop(_UNBUFFERED, None)
         if read != self._settings:
             return None
         with self._lock:
@@ -139,7 +160,7 @@ class _Server:
 
 
 def main():
-    """Serve until the tests end, or return in a child that is to be the command."""
+    """Serve until the tests end, or return what a child is to run, in the child."""
     _import_the_command_line()
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the commands
@@ -153,8 +174,7 @@ def main():
             pid = os.fork()
             if pid == 0:
                 control.detach()
-                _become(descriptors, *pickle.loads(request))  # noqa: S301 - from our own tests
-                return
+                return _become(descriptors, *pickle.loads(request))  # noqa: S301 - of our own tests
             os.write(writing, str(pid).encode())
             os._exit(0)
         os.waitpid(between, 0)
@@ -173,6 +193,9 @@ def _import_the_command_line():
                 importlib.import_module(module.name)
         for name in _LATER:
             importlib.import_module(name)
+        for name in _OF_PROGRAMS:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
     threads = os.listdir("/proc/self/task")  # noqa: PTH208 - their number is enough
     assert len(threads) == 1, "a module starts a thread, which a fork would lose"
     gc.collect()
@@ -187,8 +210,9 @@ def _become(descriptors, arguments, environment, folder, on_terminal):
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if on_terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    unbuffered = bool(environment.get(_UNBUFFERED))
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = _stream(number, getattr(sys, name))
+        stream = _stream(number, getattr(sys, name), unbuffered=unbuffered and number > 0)
         setattr(sys, name, stream)
         # Else its end comes early enough for 3.13 to report a pipe that nobody reads any more.
         setattr(sys, f"__{name}__", stream)
@@ -197,25 +221,57 @@ def _become(descriptors, arguments, environment, folder, on_terminal):
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    sys.path[0] = folder
-    sys.argv = ["-m", *arguments]
-    sys.orig_argv = [*COMMAND, *arguments]
+    sys.orig_argv = [sys.executable, *arguments]
+    return _program(arguments, folder)
 
 
-def _stream(number, model):
+def _program(arguments, folder):
+    """Read the command line as an interpreter does; returns what is to be run."""
+    while arguments[0] in {"-W", "-X"}:
+        option, value, *arguments = arguments
+        if option == "-W":
+            sys.warnoptions.append(value)
+            warnings.simplefilter(value)
+    kind, *rest = arguments
+    if kind == "-m":
+        sys.path[0], sys.argv = folder, rest
+        return functools.partial(_run_module, rest[0])
+    if kind == "-c":
+        sys.path[0], sys.argv = "", ["-c", *rest[1:]]
+        return functools.partial(_run_source, rest[0], "<string>", {})
+    path = Path(folder, kind)
+    sys.path[0], sys.argv = str(path.parent), arguments
+    return functools.partial(_run_source, path.read_bytes(), kind, {"__file__": kind})
+
+
+def _run_module(name):
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_source(source, name, more):
+    names = vars(sys.modules["__main__"])
+    names.clear()
+    names.update(
+        __name__="__main__", __builtins__=builtins, __spec__=None, __package__=None, **more
+    )
+    exec(compile(source, name, "exec"), names)  # noqa: S102 - what an interpreter does
+
+
+def _stream(number, model, *, unbuffered):
     """What an interpreter makes of a standard descriptor when it starts."""
-    unbuffered = {"buffering": 0} if model.write_through else {}
+    unbuffered = unbuffered or model.write_through
+    options = {"buffering": 0} if unbuffered else {}
     return io.TextIOWrapper(
-        open(number, "wb" if number else "rb", closefd=False, **unbuffered),
+        open(number, "wb" if number else "rb", closefd=False, **options),
         encoding=model.encoding,
         errors=model.errors,
         newline="\n",
         line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
-        write_through=model.write_through,
+        write_through=unbuffered,
     )
 
 
 if __name__ == "__main__":
-    main()
-    # Not within main: the command ends as a program does, with all that an interpreter does then.
-    runpy.run_module("konko_async", run_name="__main__", alter_sys=True)
+    # By another name: a program takes the place of this module. Not within `main`: it ends as a
+    # program does, with all that an interpreter does then.
+    importlib.import_module("command_server").main()()

@@ -19,13 +19,14 @@ from konko_async.testing import Emulator
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from cli_kit import KEY, chats, command, environment, join_waiters, run, terminal
+from command_server import PROGRAM
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 60.0
 
 
 def python(name):
-    return (sys.executable, "-W", "error", str(EXAMPLES / name))
+    return (*PROGRAM, "-W", "error", str(EXAMPLES / name))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import re
+import shlex
 import signal
 import sys
 import tomllib
@@ -19,6 +20,7 @@ from konko_async.testing import Emulator
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from cli_kit import KEY, command, environment, join_waiters, run, terminal
+from command_server import COMMAND, PROGRAM
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -72,7 +74,7 @@ async def env(tmp_path):
     async with Emulator(api_keys=[KEY]) as emulator:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         home = os.environ.get("HOME", str(tmp_path))  # where the local model's weights are cached
-        yield environment(emulator, tmp_path, PATH=path, HOME=home, PYTHONPATH=str(ROOT))
+        yield environment(emulator, tmp_path, PATH=path, HOME=home)
     join_waiters()
 
 
@@ -97,13 +99,13 @@ async def serving(text, env, folder):
     file = folder / "snippet.py"
     text = re.sub(r"run_app\(app.*\)", f'run_app(app, host="127.0.0.1", port={port})', text)
     file.write_text(text)
-    how = (sys.executable, "-W", "error", str(file))
+    how = (*PROGRAM, "-W", "error", str(file))
     if "FastAPI(" in text:
         where = ("--app-dir", str(folder), "--port", str(port))
-        how = (sys.executable, "-W", "error", "-m", "uvicorn", "snippet:app", *where)
-    joined = ("sh", "-c", 'exec "$@" 2>&1', "sh", *how)  # uvicorn tells on standard error
+        how = (*PROGRAM, "-W", "error", "-m", "uvicorn", "snippet:app", *where)
     env = {**env, "PYTHONUNBUFFERED": "1"}
-    async with command(env=env, executable=joined) as server:
+    joined = {"executable": how, "stderr": asyncio.subprocess.STDOUT}  # where uvicorn tells
+    async with command(env=env, **joined) as server:
         await server.wait_for("unning on http")
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as browser:
             yield server, browser
@@ -145,12 +147,14 @@ async def test_a_python_snippet_runs(text, env, tmp_path):
     file = tmp_path / "test_snippet.py"
     file.write_text(text)
     if "def test_" in text:
-        # Its own warnings and plugins: not those that this run of pytest was started with.
-        how = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(file))
+        # Its own warnings and plugins: not those that this run of pytest was started with, nor those
+        # that have nothing to do with it and import for a second.
+        others = ("cacheprovider", "langsmith_plugin", "hypothesispytest", "xdist", "pytest_cov")
+        how = ("-m", "pytest", "-q", *(f"-pno:{name}" for name in others), str(file))
         result = await run(env=env, executable=(sys.executable, *how))
         assert " passed" in result.out, result
     else:
-        result = await run(env=env, executable=(sys.executable, str(file)))
+        result = await run(env=env, executable=(*PROGRAM, str(file)))
         assert result.out.strip()
         assert result.err == ""
         assert "broke off" not in result.out
@@ -179,13 +183,20 @@ async def test_a_command_runs(line, env):
     else:
         if "--local" in line:
             env["KONKO_MODEL"] = "of/another-server"
-        result = await run(env=env, executable=("bash", "-euo", "pipefail", "-c", line))
+        how = () if needs_no_shell(line) else ("bash", "-euo", "pipefail", "-c", line)
+        words = () if how else shlex.split(line)[1:]
+        result = await run(*words, env=env, executable=how or COMMAND)
         if "konko-async batch" in line or "konko-async summarize" in line:
             assert (result.code, " 0 failed" in result.err) == (0, True), result.err
         else:
             said = LATE.sub("", result.err.replace(CUT, ""))
             assert (result.code, said) == (0, "")
         assert result.out.strip()
+
+
+def needs_no_shell(line):
+    unquoted = re.sub(r"""'[^']*'|"[^"$`\\]*\"""", "", line)
+    return line.startswith("konko-async ") and not re.search(r"""[|&;<>$`"'*?~#\\(]""", unquoted)
 
 
 def sessions():

@@ -15,6 +15,7 @@ from konko_async.testing import Emulator
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
 from cli_kit import KEY, environment, join_waiters, run
+from command_server import PROGRAM
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -124,9 +125,9 @@ async def test_a_piece_runs(page, word, tmp_path):
     file = tmp_path / "piece.py"
     file.write_text(program)
     async with Emulator(api_keys=[KEY]) as emulator:
-        env = environment(emulator, tmp_path, PYTHONPATH=str(ROOT))
-        start = ("env", "-C", str(tmp_path), sys.executable, str(file))
-        result = await run(env=env, executable=start, patience=90)
+        env = environment(emulator, tmp_path)
+        start = (*PROGRAM, str(file))
+        result = await run(env=env, executable=start, cwd=tmp_path, patience=90)
     join_waiters()
     assert (result.code, result.out.splitlines()[-1:]) == (0, ["well"]), result
     assert KEY not in result.out

@@ -64,18 +64,19 @@ class Command:
     async def finish(self, stdin=None, patience=_PATIENCE):
         async with asyncio.timeout(patience):
             out, err = await self.process.communicate(stdin)
-        return Result(self.process.returncode, self.seen + out.decode(), err.decode())
+        return Result(self.process.returncode, self.seen + out.decode(), (err or b"").decode())
 
 
 @contextlib.asynccontextmanager
-async def command(*arguments, env, executable=COMMAND):
+async def command(*arguments, env, executable=COMMAND, cwd=None, stderr=asyncio.subprocess.PIPE):
     process = await asyncio.create_subprocess_exec(
         *executable,
         *arguments,
         env=env,
+        cwd=cwd,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
     running = Command(process)
     try:
@@ -86,9 +87,9 @@ async def command(*arguments, env, executable=COMMAND):
             await running.finish()
 
 
-async def run(*arguments, env, stdin=b"", executable=COMMAND, patience=_PATIENCE):
+async def run(*arguments, env, stdin=b"", executable=COMMAND, cwd=None, patience=_PATIENCE):
     """Run a command to its end."""
-    async with command(*arguments, env=env, executable=executable) as running:
+    async with command(*arguments, env=env, executable=executable, cwd=cwd) as running:
         return await running.finish(stdin, patience)
 
 

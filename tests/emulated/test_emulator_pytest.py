@@ -42,11 +42,10 @@ def run(folder, *command, **environment):
     return done.returncode, done.stdout + done.stderr
 
 
-# langsmith's plugin, where it is installed, warns on Python 3.14.
-PYTEST = (
-    *("-W", "error", "-m", "pytest", "-q"),
-    *("-p", "no:cacheprovider", "-p", "no:langsmith_plugin"),
-)
+# Without plugins that these runs do not need; langsmith's imports for most of a
+# second, and warns on Python 3.14.
+OTHERS = ("cacheprovider", "langsmith_plugin", "hypothesispytest", "xdist", "pytest_cov")
+PYTEST = ("-W", "error", "-m", "pytest", "-q", *(f"-pno:{name}" for name in OTHERS))
 
 
 @pytest.mark.parametrize(("mode", "mark"), [("auto", ""), ("strict", "@pytest.mark.asyncio")])

@@ -3,12 +3,12 @@
 import asyncio
 import signal
 import subprocess
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from command_server import PROGRAM, environment
 from ports import free_port
 from relay_kit import chunks_of, events_of, text_of
 
@@ -55,12 +55,13 @@ async def served(kind, upstream, seconds, *, hold="hold"):
     port = free_port()
     async with upstream:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            HERE / f"shutdown_{kind}.py",
+            *PROGRAM,
+            str(HERE / f"shutdown_{kind}.py"),
             upstream.base_url,
             str(port),
             str(seconds),
             hold,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
