@@ -223,12 +223,11 @@ def known_keywords(call: str, params: Mapping[str, Any], known: frozenset[str]) 
     """
     if known.issuperset(params):  # in one call of C
         return
-    for name in params:
-        if name not in known:
-            raise TypeError(
-                f"{call} got an unexpected keyword argument {name!r}; parameters that this client "
-                f"does not know go into extra_body={{{name!r}: ...}}"
-            )
+    name = next(name for name in params if name not in known)
+    raise TypeError(
+        f"{call} got an unexpected keyword argument {name!r}; parameters that this client does not "
+        f"know go into extra_body={{{name!r}: ...}}"
+    )
 
 
 def _named(value: object) -> str:

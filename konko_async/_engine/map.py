@@ -400,9 +400,8 @@ def _check_request(request: Any, known: frozenset[str], needed: frozenset[str]) 
                 f"a request has an unknown argument {name!r:.60}; parameters that this client "
                 "does not know go into extra_body"
             )
-    for name in needed:
-        if name not in request:
-            raise ConfigurationError(f"a request has no {name}")
+    missing = next(name for name in needed if name not in request)
+    raise ConfigurationError(f"a request has no {missing}")
 
 
 def fan_out(

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import stat
+from pathlib import Path
 
 import openai
 import pytest
@@ -218,3 +219,14 @@ async def test_openais_client_runs_a_batch(emulator, tmp_path):
             await client.batches.cancel(batch.id)
         assert (await client.files.delete(file.id)).deleted
     await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.mark.parametrize("place", ["", "no/such/folder/out", "/dev/full"])
+async def test_a_download_that_cannot_be_written_says_so(client, tmp_path, place):
+    if place == "/dev/full" and not Path(place).exists():
+        pytest.skip("a file that is always full is Linux's")
+    file = await client.files.create(file=b"line\n" * 100_000, purpose="batch")
+    with pytest.raises(ConfigurationError, match="the answer cannot be written: "):
+        await client.files.download(file.id, tmp_path / place)
+    # The connection is free again, or was closed.
+    assert (await client.files.retrieve(file.id)).id == file.id

@@ -217,3 +217,49 @@ async def test_per_call_options_change_nothing_else():
         await ask(client, stream=False)
         assert "x-a" not in server.requests[1].headers
         await client.close()
+
+
+def test_a_middleware_takes_two_arguments():
+    async def one_argument(request):
+        """Cannot be a layer."""
+
+    with pytest.raises(ConfigurationError, match="must take two arguments"):
+        AsyncKonko("k", middleware=[one_argument])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_middleware_returns_the_kind_that_was_asked_for(stream):
+    """One that asked another question, and hands its answer on."""
+    kept = []
+
+    async def swap(request, call_next):
+        kept.append(await call_next(request))
+        return kept[0]
+
+    server = FaultServer(*([STREAM, WHOLE] if stream else [WHOLE, STREAM]))
+    async with serving(server, middleware=[swap]) as client:
+        async with asyncio.timeout(60):
+            opened = await client.chat.completions.create(**ASK, stream=stream)
+        kind = "no stream was" if stream else "a stream was"
+        with pytest.raises(ConfigurationError, match=f"wrong kind: {kind} asked for"):
+            await client.chat.completions.create(**ASK, stream=not stream)
+        if stream:
+            await opened.close()
+        kept[1].close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_middleware_sees_which_model_answered_and_what_connecting_took(stream):
+    seen = []
+
+    async def look(request, call_next):
+        response = await call_next(request)
+        seen.append((response.model, request.connect is None))
+        return response
+
+    server = FaultServer(STREAM if stream else WHOLE, STREAM if stream else WHOLE)
+    async with serving(server, middleware=[per_attempt(look)]) as client:
+        for _ in range(2):
+            await ask(client, stream=stream)
+    # The second call found the first one's connection in the pool.
+    assert seen == [(ASK["model"], False), (ASK["model"], True)]

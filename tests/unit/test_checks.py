@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async import ConfigurationError
-from konko_async._core.validation import check_messages, check_model, check_sampling, known_keywords
+from konko_async._core.validation import (
+    check_input,
+    check_messages,
+    check_model,
+    check_sampling,
+    check_stream,
+    known_keywords,
+)
 from konko_async.wire import ChatCompletionMessage, ChatMessage, FunctionCall, ToolCall
 from konko_async.wire._codec import encode
 
@@ -253,3 +260,39 @@ def test_unknown_keywords():
     known_keywords("call", {"a": 1}, frozenset({"a", "b"}))
     with pytest.raises(TypeError, match=r"'tempratur'.*extra_body=\{'tempratur'"):
         known_keywords("call", {"a": 1, "tempratur": 1}, frozenset({"a"}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a", ["a", "b"], [1, 2], [[1, 2], [3]], ("a",)],
+)
+def test_inputs(value):
+    check_input("input", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([], "input is empty"),
+        ((), "input is empty"),
+        (7, "input must be a text, a list of texts"),
+        (None, "input must be"),
+        ({"a": 1}, "input must be"),
+        (["a", 1], "input must be"),
+        ([1.5], "input must be"),
+    ],
+)
+def test_what_is_no_input(value, text):
+    with pytest.raises(ConfigurationError, match=text):
+        check_input("input", value)
+
+
+@pytest.mark.parametrize(("value", "read"), [(True, True), (False, False), (None, None)])
+def test_stream(value, read):
+    assert check_stream(value) is read
+
+
+@pytest.mark.parametrize("value", [1, "yes", {}])
+def test_what_is_no_stream(value):
+    with pytest.raises(ConfigurationError, match="stream must be True or False"):
+        check_stream(value)

@@ -208,6 +208,18 @@ def test_a_404_that_blames_the_model_is_no_wrong_path(status, param, kind):
     assert classify(error).kind == kind
 
 
+@pytest.mark.parametrize(("param", "kind"), [
+    ("messages[0].content", "too_long"),
+    ("prompt", "too_long"),
+    ("input", "too_long"),
+    ("user", "invalid_request"),
+    (None, "invalid_request"),
+])  # fmt: skip
+def test_a_text_that_is_too_long_is_the_input_or_another_field(param, kind):
+    said = "string_above_max_length", "invalid_request_error", "Expected a shorter string."
+    assert classify_status(400, *said, param=param).kind == kind
+
+
 @pytest.mark.parametrize(
     ("status", "code", "type", "message", "kind"), [row for row in TABLE if row[0]]
 )

@@ -136,3 +136,29 @@ def test_a_cancellation_from_outside_is_no_timeout():
         return queue.open
 
     assert run(test) == 0
+
+
+def test_one_that_is_over_cannot_be_moved_any_more():
+    async def test():
+        loop = asyncio.get_running_loop()
+        with (
+            pytest.raises(TimeoutError),
+            Deadline(DeadlineQueue(loop), loop.time() + 1) as deadline,
+        ):
+
+            def look():
+                # Between its end and the moment at which the task meets its cancellation.
+                if deadline.expired:
+                    deadline.allow(10)
+                    moved.append(deadline.when)
+                else:
+                    loop.call_soon(look)
+
+            moved = []
+            loop.call_later(1, look)
+            await asyncio.sleep(1000)
+        return moved, loop.time()
+
+    moved, now = run(test)
+    assert len(moved) == 1
+    assert now == pytest.approx(1, abs=0.1)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from konko_async import ConfigurationError, RateLimit, RetryPolicy, Timeout
+from konko_async._core.policies import STORE_CHOICES
 
 NOT_NUMBERS = ["1", True, [1], math.nan, math.inf, -math.inf, b"1", 1j]
 
@@ -114,3 +115,25 @@ def test_policies_are_frozen_values(policy):
     assert policy == type(policy)()
     with pytest.raises(TypeError):
         type(policy)(no_such_option=1)
+
+
+def test_a_store_is_what_can_exchange():
+    class Own:
+        async def exchange(self, *_):
+            """Never called here."""
+
+    assert RateLimit(store=Own())
+    for wrong in (3, "redis://localhost", object()):
+        with pytest.raises(
+            ConfigurationError, match=f"RateLimit: store .* not {type(wrong).__name__}"
+        ):
+            RateLimit(store=wrong)
+
+
+def test_what_is_done_without_a_store_is_one_of_few_words():
+    for choice in STORE_CHOICES:
+        assert RateLimit(on_store_failure=choice).on_store_failure == choice
+    with pytest.raises(
+        ConfigurationError, match=r"on_store_failure must be one of .* not 'ignore'"
+    ):
+        RateLimit(on_store_failure="ignore")

@@ -205,3 +205,9 @@ def test_wrong_header_values_are_named_but_not_echoed(value):
     with pytest.raises(ConfigurationError, match="header X-A") as caught:
         check_headers({"X-A": value})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [1, "yes", 0.0])
+def test_trust_env_is_true_or_false(wrong):
+    with pytest.raises(ConfigurationError, match="trust_env must be True or False"):
+        settings(trust_env=wrong)
