@@ -8,6 +8,7 @@ goes to the head of this line.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from konko_async.limits._queue import Line, Waiter, Waiting
@@ -185,6 +186,8 @@ class EndpointLine:
             return
         self.waiting.leave(caller)
         wait, cause = self._outlook(caller.tokens)
+        if not wait:  # nothing but slots keeps it, and nobody knows when one will be free
+            wait, cause = math.inf, Cause.CONCURRENCY
         waited = asyncio.get_running_loop().time() - caller.since
         caller.future.set_exception(self._refusal(cause, waited + wait, waited))
 
