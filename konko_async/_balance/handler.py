@@ -72,7 +72,8 @@ class BalancedHandler:
             self._balancer.attach(loop)
         times, log, balancer = request.times, self._log, self._balancer
         times.queued, times.connect, times.endpoint = 0.0, None, None
-        self._prepare(request)
+        if request.headers or request.query:
+            self._check_crossing(request)
         choice: EndpointChoice | None = None
         try:
             choice = balancer.choose(request, started, breaks=self._breaks)
@@ -103,15 +104,6 @@ class BalancedHandler:
         if log is not None:
             log.write(choice.request, started, now, response, None, choice.node)
         return response
-
-    def _prepare(self, request: Request) -> None:
-        call = request.call
-        if not hasattr(call, "tried"):  # the first attempt
-            call.tried = ()
-            if not hasattr(call, "affinity"):  # it was not made by a client with endpoints
-                call.affinity = None
-        if request.headers or request.query:
-            self._check_crossing(request)
 
     async def _wait(self, request: Request) -> EndpointChoice:
         """Wait until an endpoint admits the attempt."""

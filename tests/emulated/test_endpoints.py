@@ -26,10 +26,11 @@ from konko_async import (
 )
 from konko_async.batch import Processes, run_batch
 from konko_async.relay import health
-from konko_async.testing import Emulator, faults
+from konko_async.testing import Emulator, EmulatorInThread, faults
 from konko_async.testing._emulator.log import fingerprint
 
 MODEL = "codellama/codellama-13b-instruct"
+TEXT = "phind/phind-codellama-34b-v2"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]}
 PATIENT = Timeout(connect=60, first_token=60, idle=60)
 
@@ -429,6 +430,147 @@ async def test_a_function_may_say_what_belongs_together():
         for _ in range(4):
             await ask(client, user="ann")
         assert sorted(counts(servers)) == [0, 0, 4]
+
+
+async def test_what_belongs_to_nothing_goes_anywhere():
+    async with fleet(3, affinity=lambda _: None) as (client, servers):
+        await asyncio.gather(*(ask(client) for _ in range(9)))
+        assert sum(counts(servers)) == 9
+    async with fleet(3, affinity="prefix") as (client, servers):
+        # Prompts of tokens have no beginning that anybody could tell.
+        for prompt in ([1, 2, 3], [[1], [2]]):
+            await client.completions.create(model=TEXT, prompt=prompt, max_tokens=1)
+        assert sum(counts(servers)) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Look."}]}]},
+        {"messages": [{"role": "assistant", "content": None, "refusal": "No."}, *ASK["messages"]]},
+    ],
+)
+async def test_any_content_has_a_beginning(body):
+    async with fleet(3, affinity="prefix") as (client, servers):
+        for _ in range(4):
+            await ask(client, **body)
+        assert sorted(counts(servers)) == [0, 0, 4]
+
+
+async def test_texts_that_begin_alike_go_to_one_endpoint():
+    async with fleet(3, affinity="prefix") as (client, servers):
+        for end in range(4):
+            prompt = "Once upon a time " * 100 + str(end)
+            await client.completions.create(model=TEXT, prompt=prompt, max_tokens=1)
+        assert sorted(counts(servers)) == [0, 0, 4]
+
+
+async def test_what_belongs_to_a_busy_or_failing_endpoint_goes_to_the_next():
+    async with fleet(3, each={"max_concurrency": 1}) as (client, servers):
+        for server in servers:
+            server.latency = 0.05
+        await asyncio.gather(*(ask(client, affinity="a") for _ in range(3)))
+        assert counts(servers) == [1, 1, 1]
+    async with fleet(3) as (client, servers):
+        await ask(client, affinity="a")
+        home = counts(servers).index(1)
+        servers[home].script(faults.Status(500))
+        await ask(client, affinity="a")
+        assert sorted(counts(servers)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("balance", ["round_robin", lambda states, _: states[0]])
+async def test_whatever_chooses_the_others_are_used_when_the_first_is_full(balance):
+    async with fleet(4, each={"max_concurrency": 1}, balance=balance) as (client, servers):
+        for server in servers:
+            server.latency = 0.05
+        await asyncio.gather(*(ask(client) for _ in range(4)))
+        assert counts(servers) == [1, 1, 1, 1]
+
+
+async def test_round_robin_forgets_who_is_gone():
+    async with fleet(3, balance="round_robin") as (client, servers):
+        for _ in range(3):
+            await ask(client)
+        for name in ("e0", "e1"):
+            await client.endpoints.remove(name)
+        for _ in range(3):
+            await ask(client)
+        assert counts(servers) == [1, 1, 4]
+
+
+async def test_calls_that_wait_go_on_when_endpoints_are_drained_removed_and_added():
+    async with fleet(2, each={"max_concurrency": 1}) as (client, servers):
+        for server in servers:
+            server.latency = 0.05
+        tasks = [asyncio.create_task(ask(client)) for _ in range(6)]
+        while sum(counts(servers)) < 2:
+            await asyncio.sleep(0.005)
+        client.endpoints.drain("e0")
+        assert client.endpoints["e0"].state == "draining"
+        assert "e0: draining" in repr(client.endpoints)
+        await asyncio.gather(*tasks)
+        assert counts(servers) == [1, 5]
+        client.endpoints.drain("e1")
+        with pytest.raises(ConfigurationError, match=r"all endpoints that serve .* are draining"):
+            await ask(client)
+        client.endpoints.resume("e1")
+        tasks = [asyncio.create_task(ask(client)) for _ in range(3)]
+        while counts(servers)[1] < 6:
+            await asyncio.sleep(0.005)
+        for name in ("e0", "e1"):  # the call in flight is waited for, the others have no hope
+            await client.endpoints.remove(name)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in ended[1:]] == [ConfigurationError] * 2
+        assert "are draining" in str(ended[1])
+        assert not isinstance(ended[0], Exception)
+        assert (len(client.endpoints), repr(client.endpoints)) == (0, "<Endpoints none>")
+        with pytest.raises(KeyError):
+            client.endpoints["e1"]
+        with pytest.raises(ConfigurationError, match="this client has no endpoint"):
+            await ask(client)
+        client.endpoints.add(Endpoint(servers[0].base_url, "k", name="again"))
+        await ask(client)
+        assert client.endpoints["again"].state == "ready"
+
+
+async def test_calls_that_wait_for_a_server_that_dies_go_to_the_other():
+    async with fleet(2, each={"max_concurrency": 1}, retry=RetryPolicy(max_attempts=5)) as (
+        client,
+        servers,
+    ):
+        for server in servers:
+            server.latency = 0.05
+        tasks = [asyncio.create_task(ask(client)) for _ in range(12)]
+        while sum(counts(servers)) < 2:
+            await asyncio.sleep(0.005)
+        await servers[0].close()
+        await asyncio.gather(*tasks)
+        assert counts(servers)[1] >= 11
+
+
+def test_endpoints_are_used_on_one_loop_after_another():
+    with EmulatorInThread() as server:
+        endpoints = [Endpoint(server.base_url, "k", name=name) for name in "ab"]
+        client = AsyncKonko(endpoints=endpoints, timeout=PATIENT)
+
+        async def cut():
+            task = asyncio.create_task(ask(client))
+            await asyncio.sleep(0)
+            return task  # is left to the end of the loop
+
+        for work in (ask(client), cut(), ask(client)):
+            asyncio.run(work)
+
+        async def end():
+            await ask(client)
+            states = list(client.endpoints)
+            await client.close()
+            return states
+
+        states = asyncio.run(end())
+    assert [state.in_flight for state in states] == [0, 0]
+    assert sum(state.calls for state in states) >= 3
 
 
 # -- wrong use -------------------------------------------------------------------------------------

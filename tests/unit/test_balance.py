@@ -14,15 +14,24 @@ import time
 import pytest
 
 from konko_async import Endpoint, RateLimit, RetryPolicy, Timeout
+from konko_async._balance.affinity import Placement
 from konko_async._balance.build import build
 from konko_async._balance.handler import BalancedHandler
 from konko_async._balance.load import Fleet, Load
+from konko_async._balance.sharing import SharedLoads
 from konko_async._core.pipeline import Call, Request, Response
+from konko_async._engine.file_operations import FILES
 from konko_async._engine.operations import CHAT
 from konko_async._http.session import Transport
-from konko_async.errors import APIConnectionError, RateLimitError
+from konko_async.errors import (
+    APIConnectionError,
+    CircuitOpenError,
+    InternalServerError,
+    RateLimitError,
+    RateLimitStoreError,
+)
 from konko_async.limits import Limiter
-from konko_async.middleware import CircuitBreaker
+from konko_async.middleware import CircuitBreaker, Fallback
 from konko_async.middleware._retry import RetryMiddleware
 from konko_async.testing import run_with_jumping_time
 from konko_async.wire import Usage
@@ -317,3 +326,185 @@ def test_no_figure_of_a_servers_draws_all_calls_or_upsets_the_others(tokens):
         assert math.isfinite(load.score(60.0))
         assert 1e-4 <= load.per_token <= 1.0
     assert honest.per_token == pytest.approx(0.01)
+
+
+# -- what is rare ----------------------------------------------------------------------------------
+
+
+class Broken:
+    """A server that answers every call with an error of its own."""
+
+    answered = 0
+
+    async def answer(self, _request):
+        await asyncio.sleep(0.01)
+        self.answered += 1
+        raise InternalServerError("broken", status_code=500, headers={})
+
+
+async def until_refused(handle, request):
+    """Call until the circuits refuse; return the refusal."""
+    for _ in range(200):
+        try:
+            await handle(request())
+        except CircuitOpenError as error:
+            return error
+        except InternalServerError:
+            await asyncio.sleep(0.01)
+    raise AssertionError("the circuits never opened")
+
+
+@pytest.mark.parametrize("each", [{}, {"max_concurrency": 8}])
+def test_when_all_circuits_are_open_the_error_says_when_the_first_closes(each):
+    async def test():
+        servers = [Broken(), Broken()]
+        balancer, handle = balanced(servers, each=each)
+        refused = await until_refused(handle, make_request)
+        asked = sum(server.answered for server in servers)
+        with pytest.raises(CircuitOpenError):
+            await handle(make_request())
+        assert sum(server.answered for server in servers) == asked
+        # What was taken from the limits meanwhile has been given back.
+        assert all(state.in_flight == 0 for state in states(balancer))
+        await asyncio.sleep(refused.retry_after + 1)
+        with pytest.raises((InternalServerError, CircuitOpenError)):
+            await handle(make_request())
+        assert sum(server.answered for server in servers) > asked  # probes are sent
+        return refused.retry_after
+
+    assert 0 < run_with_jumping_time(test()) <= 60
+
+
+def test_a_call_that_names_no_model_is_refused_by_the_circuit_of_where_its_files_are():
+    async def test():
+        servers = [Broken(), Server()]
+        _, handle = balanced(servers)
+
+        def files():
+            return make_request().replace(operation=FILES, path="/files", model=None, params=None)
+
+        await until_refused(handle, files)
+        assert servers[1].served == 0  # the other has not got them
+
+    run_with_jumping_time(test())
+
+
+def states(balancer):
+    now = asyncio.get_running_loop().time()
+    return [node.state(now) for node in balancer.nodes]
+
+
+def test_a_slot_that_comes_after_the_circuit_has_opened_is_given_back():
+    async def test():
+        servers = [Broken()]
+        balancer, handle = balanced(servers, each={"max_concurrency": 2})
+        results = await asyncio.gather(
+            *(handle(make_request()) for _ in range(60)), return_exceptions=True
+        )
+        assert {type(result) for result in results} == {InternalServerError, CircuitOpenError}
+        assert states(balancer)[0].in_flight == 0
+        lane = balancer.nodes[0].lane("m")
+        assert lane.snapshot().in_flight == lane.snapshot().waiting.interactive == 0
+
+    run_with_jumping_time(test())
+
+
+def test_a_call_to_another_server_does_not_move_to_an_endpoint():
+    async def test():
+        balancer, _ = balanced([Server(), Server()])
+        error = InternalServerError("broken", status_code=500, headers={})
+        request = make_request()
+        request.call.tried = (balancer.nodes[0],)
+        assert balancer.may_move(request, error)
+        assert not balancer.may_move(request.replace(target=Fallback(model="other")), error)
+        files = request.replace(operation=FILES, path="/files", model=None, params=None)
+        assert not balancer.may_move(files, error)
+
+    run_with_jumping_time(test())
+
+
+def test_names_of_models_without_end_cost_no_memory_without_end():
+    async def test():
+        balancer, _ = balanced([Server(), Server()])
+        for number in range(1100):
+            request = make_request(model=f"m{number}")
+            assert balancer.choose(request, 0.0) is not None
+        return len(balancer._tiers)
+
+    assert run_with_jumping_time(test()) <= 1024
+
+
+@pytest.mark.parametrize("balance", ["round_robin", lambda found, _: found[0]])
+def test_the_others_in_order_when_the_chosen_one_is_full(balance):
+    async def test():
+        balancer, _ = balanced(
+            [Server() for _ in range(4)], each={"max_concurrency": 1}, balance=balance
+        )
+        chosen = []
+        for _ in range(4):
+            request = make_request()
+            request.call.tried = (balancer.nodes[0],)
+            chosen.append(balancer.choose(request, 0.0).node.name)
+        # The one that it has failed at comes last.
+        assert sorted(chosen[:3]) == ["s1", "s2", "s3"]
+        assert chosen[3] == "s0"
+        assert balancer.choose(make_request(), 0.0) is None
+
+    run_with_jumping_time(test())
+
+
+def test_a_model_has_another_name_in_plain_parameters_too():
+    async def test():
+        balancer, _ = balanced([Server()], each={"models": {"m": "there"}})
+        sent = balancer.choose(make_request(), 0.0).request
+        assert (sent.model, sent.params["model"]) == ("there", "there")
+        assert sent.params["messages"] == make_request().params["messages"]
+
+    run_with_jumping_time(test())
+
+
+def test_beginnings_without_end_cost_no_memory_without_end():
+    async def test():
+        balancer, _ = balanced([Server() for _ in range(3)])
+        placement = Placement()
+        assert placement.pick([1], lambda _: True) is None  # there is no endpoint
+        placement.place(balancer.nodes)
+        for number in range(4200):
+            assert placement.pick([number, *(f"{number}/{n}" for n in range(3))], lambda _: True)
+        assert placement.pick([0], lambda _: False) is None
+        return placement
+
+    placement = run_with_jumping_time(test())
+    assert len(placement._known) <= 16384
+    assert len(placement._roots) <= 4096
+
+
+def test_loads_are_not_shared_while_the_store_is_away():
+    class Store:
+        away, asked = True, 0
+
+        async def share_loads(self, _process, mine):
+            self.asked += 1
+            await asyncio.sleep(0.001)
+            if self.away:
+                raise RateLimitStoreError("away")
+            return dict.fromkeys(mine, 7)
+
+    async def test():
+        loop, store = asyncio.get_running_loop(), Store()
+        balancer, _ = balanced([Server(), Server()])
+        shared = SharedLoads(store, lambda: balancer.nodes)
+        shared.renew(loop.time())
+        shared.renew(loop.time())  # one at a time
+        await asyncio.sleep(0.1)
+        assert (store.asked, [node.load.elsewhere for node in balancer.nodes]) == (1, [0, 0])
+        assert shared.due > loop.time() + 0.5  # less often meanwhile
+        store.away = False
+        shared.renew(loop.time())
+        await asyncio.sleep(0.1)
+        assert [node.load.elsewhere for node in balancer.nodes] == [7, 7]
+        shared.renew(loop.time())
+        await shared.close()
+        await shared.close()
+
+    run_with_jumping_time(test())
