@@ -16,6 +16,8 @@ from konko_async.wire._probe import prober, probers
 __all__ = ["Codec", "codec_of", "decode_json", "encode", "is_finite"]
 
 T = TypeVar("T")
+# The second is what msgspec before 0.23 raises at the name of a field.
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Codec(Generic[T]):
@@ -79,13 +81,13 @@ class Codec(Generic[T]):
                 self._probe_all(b"[%b]" % b",".join(read))
             else:
                 self._probe_all("[" + ",".join(read) + "]")
-        except msgspec.DecodeError:
+        except _REFUSED:
             # One of them has unknown fields, or the array was refused for another reason: find out
             # which.
             for place in range(count):
                 try:
                     probe(bodies[place])
-                except msgspec.DecodeError:
+                except _REFUSED:
                     return place
         return count
 

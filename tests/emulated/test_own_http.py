@@ -63,6 +63,12 @@ def known(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture
+def ours(monkeypatch):
+    """Requests are our own, whatever the environment says."""
+    monkeypatch.setenv("KONKO_ASYNC_FAST_PATH", "1")
+
+
 async def until(condition):
     async with asyncio.timeout(60):
         while not condition():
@@ -678,7 +684,7 @@ async def two_connections(client, server):
     return session_of(client).connector.outbox
 
 
-async def test_one_closed_before_its_write_is_sent_again_on_another(caplog):
+async def test_one_closed_before_its_write_is_sent_again_on_another(ours, caplog):
     server = FaultServer(WHOLE)
     async with serving(server) as client:
         outbox = await two_connections(client, server)
@@ -693,7 +699,9 @@ async def test_one_closed_before_its_write_is_sent_again_on_another(caplog):
 
 
 @pytest.mark.parametrize("retry", [None, FAST], ids=["once", "retried"])
-async def test_where_no_other_connection_is_tried_it_is_an_attempt_that_failed(retry, monkeypatch):
+async def test_where_no_other_connection_is_tried_it_is_an_attempt_that_failed(
+    ours, retry, monkeypatch
+):
     monkeypatch.setattr("konko_async._http.session._STALE", 0)
     server = FaultServer(WHOLE)
     async with serving(server, retry=retry) as client:
@@ -714,7 +722,7 @@ async def test_where_no_other_connection_is_tried_it_is_an_attempt_that_failed(r
         del second, calls
 
 
-async def test_one_cancelled_before_its_write_sends_nothing(caplog):
+async def test_one_cancelled_before_its_write_sends_nothing(ours, caplog):
     server = FaultServer(WHOLE)
     async with serving(server) as client:
         outbox = await two_connections(client, server)

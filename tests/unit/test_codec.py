@@ -408,6 +408,14 @@ def test_what_is_not_is_refused():
         assert caught.value.__context__ is None
 
 
+def test_a_name_that_is_not_utf8_makes_no_plain_answer():
+    plain, odd = b'{"id":"c","choices":[]}', b'{"id":"c","ch\xe5ices":[]}'
+    assert CHUNK.count_plain([plain, plain], 2) == 2
+    assert CHUNK.count_plain([odd], 1) == 0
+    assert CHUNK.count_plain([plain, odd], 2) == 1
+    assert CHUNK.decode(odd).id == "c"
+
+
 def test_no_decimal_is_written_that_json_has_no_number_for():
     for wrong in ("NaN", "-NaN", "sNaN", "NaN12", "Infinity", "-Infinity"):
         for beside in ("text", "\udfff"):

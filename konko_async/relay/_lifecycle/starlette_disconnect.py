@@ -50,7 +50,8 @@ async def while_connected(request: Request, awaitable: Awaitable[T]) -> T:
         for each in (task, listener):
             each.cancel()
         await asyncio.wait((task, listener))
-    raise HTTPException(_GONE)
+    # With a text of our own: early Starlette looks one up where this status is not.
+    raise HTTPException(_GONE, "the client has left")
 
 
 async def _left(request: Request) -> None:
