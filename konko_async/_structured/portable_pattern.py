@@ -114,10 +114,8 @@ def _in(members: Any) -> str:
                 parts.append(_in_class(value))
             case "RANGE":
                 parts.append(f"{_in_class(value[0])}-{_in_class(value[1])}")
-            case "CATEGORY":
+            case _:  # a category; of anything else there is no such name
                 parts.append(_category(str(value), alone=len(members) == 1))
-            case _:
-                raise _NoFormError
     if len(parts) == 1 and parts[0].startswith("^"):  # a negated category that stands alone
         return f"[{parts[0][1:]}]" if negated else f"[{parts[0]}]"
     return f"[{'^' if negated else ''}{''.join(parts)}]"

@@ -199,9 +199,8 @@ class ResponseFormat(Generic[T]):
         place, direct = _start(text, self._opening)
         if direct:
             end = end_of(text, place)
-            value = self._value(text[place:end])
-            if end is not None:
-                self._check_rest(text[place:end], text[end:])
+            value = self._value(text[place:end])  # raises if nothing closes the bracket
+            self._check_rest(text[place:end], text[end:])
             return value
         # Not an object or list: a bare number or string is the value only if nothing else is there.
         alone = _AFTER.sub("", text[place:])
@@ -260,8 +259,7 @@ class ResponseFormat(Generic[T]):
         if found:
             raise MisfitError(_TWO, None)
         if problem is None:
-            self._value(text[place:])  # raises: it is no JSON
-            problem = MisfitError("it is no JSON", None)
+            return self._value(text[place:])  # raises, and says why it is no JSON
         raise problem
 
     def _values(self, text: str, place: int) -> Iterator[tuple[str | None, Any]]:

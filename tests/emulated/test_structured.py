@@ -521,3 +521,17 @@ async def test_schemas_are_made_once_per_type():
 
     assert format_of(Invoice) is format_of(Invoice)
     assert format_of(list[Size]) is format_of(list[Size])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [(int, "It is 5", None), (int, "5", 5), (list[int], "Sure, here it is: [1, 2]", [1, 2])],
+)
+async def test_partial_shows_at_the_end_what_could_not_be_seen_to_grow(kind, text, value):
+    async with serving(FaultServer(streamed(text).split_every(30))) as client:
+        stream = client.chat.completions.stream(**ASK, response_format=kind)
+        if value is None:
+            with pytest.raises(StructuredOutputError):
+                [one async for one in stream.partial()]
+        else:
+            assert [one async for one in stream.partial()][-1] == value

@@ -9,16 +9,19 @@ import datetime as dt
 import enum
 import json
 import random
-from typing import Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_args
 
 import msgspec
 import pytest
 from msgspec import UNSET
 
 from konko_async import ChatCompletion, ResponseFormat, StructuredOutputError
+from konko_async._structured.models import read_model
 from konko_async._structured.partial_json import Growing
 from konko_async._structured.partial_types import shape_of
+from konko_async._structured.response_format import format_of
 from konko_async.wire import ChatCompletionMessage, Choice
+from konko_async.wire._validation_errors import MisfitError
 
 SEEDS = 3000
 
@@ -316,3 +319,105 @@ def test_two_values_of_the_type_are_not_one():
         ):
             with pytest.raises(StructuredOutputError, match="more than one value"):
                 parsed(seed.form, text)
+
+
+def test_a_fence_with_too_much_behind_it_is_prose():
+    form = ResponseFormat(Part)
+    words = "x" * 50
+    assert parsed(form, f'```{words}\n{{"name": "a"}}').name == "a"
+    growing = growing_of(form)
+    growing.feed(f"```{words}\n")
+    assert shown(growing, form) is UNSET
+
+
+def test_brackets_without_end_cost_no_time_without_end():
+    form = ResponseFormat(Part)
+    with pytest.raises(StructuredOutputError):
+        parsed(form, "so: " + "[1] {x} " * 4000)
+
+
+def test_prose_without_any_value_is_no_json():
+    for kind in (Part, list[int], int):
+        with pytest.raises(StructuredOutputError, match="no JSON"):
+            parsed(ResponseFormat(kind), "I would rather not.")
+
+
+def test_a_value_said_twice_in_prose_is_one():
+    form = ResponseFormat(Part)
+    twice = 'First {"name": "a"}, and so: {"name":"a"}.'
+    assert parsed(form, twice).name == "a"
+    with pytest.raises(StructuredOutputError, match="more than one"):
+        parsed(form, 'First {"name": "a"}, and so: {"name": "b"}.')
+
+
+def test_ctrl_c_while_a_value_is_read_is_no_misfit():
+    class Stopping(msgspec.Struct):
+        name: str
+
+        def __post_init__(self):
+            raise KeyboardInterrupt
+
+    for text in ('{"name": "a"}', 'So: {"name": "a"}.'):
+        with pytest.raises(KeyboardInterrupt):
+            parsed(ResponseFormat(Stopping), text)
+
+
+def test_an_error_without_words_is_named_by_its_type():
+    class SilentError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    class Refused(msgspec.Struct):
+        name: str
+
+        def __post_init__(self):
+            raise SilentError
+
+    with pytest.raises(StructuredOutputError, match="Silent"):
+        parsed(ResponseFormat(Refused), '{"name": "a"}')
+
+
+def test_types_that_cannot_be_hashed_are_read_like_others():
+    kind = Annotated[list[int], ["a remark"]]
+    with pytest.raises(TypeError):
+        hash(kind)
+    form = format_of(kind)
+    assert parsed(form, "[1, 2]") == [1, 2]
+    growing = growing_of(form)
+    growing.feed("[1, 2")
+    assert shown(growing, form) == [1]
+    with pytest.raises(StructuredOutputError):
+        parsed(form, '["a"]')
+
+
+def test_a_format_shows_what_it_is():
+    assert repr(ResponseFormat(Part)) == "ResponseFormat(Part, strict=True)"
+
+
+def test_places_of_tuples_and_of_structs_that_are_lists_grow():
+    class Pair(NamedTuple):
+        name: str
+        count: int
+
+    class Row(msgspec.Struct, array_like=True):
+        name: str
+        parts: list[int]
+
+    class Both(msgspec.Struct):
+        pair: Pair
+        row: Row
+
+    form = ResponseFormat(Both, strict=False)
+    growing = growing_of(form)
+    growing.feed('{"pair": ["a", 1], "row": ["b", [1, 2')
+    assert builtins(shown(growing, form)) == {"pair": ["a", 1], "row": ["b", [1]]}
+
+
+def test_a_validator_that_raises_by_itself_is_a_misfit():
+    class Own:
+        @staticmethod
+        def model_validate(_value):
+            raise ValueError("not today")
+
+    with pytest.raises(MisfitError, match="not today"):
+        read_model('{"name": "a"}', Own, Own.model_validate)

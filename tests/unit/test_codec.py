@@ -441,3 +441,12 @@ def test_finite():
     cycle["a"] = cycle
     for right in (1, 1.5, "nan", None, [], {"a": [1.5, (2,)]}, decimal.Decimal(1), 10**400, cycle):
         assert is_finite(right)
+
+
+def test_a_choice_that_has_its_text_elsewhere():
+    for choice in ({"text": "a"}, {"delta": {"content": "a"}}, {"text": "a", "message": None}):
+        body = json.dumps(
+            {"choices": [{"index": 0, "finish_reason": "stop", **choice}], "created": "x"}
+        )
+        read = Codec(ChatCompletion).decode(body.encode())
+        assert read.choices[0].message.content == "a"

@@ -18,7 +18,7 @@ from konko_async._structured.portable_pattern import portable_pattern
         (r"^[^\d]$", "^[^0-9]$"), (r"^[^\s,]$", r"^[^ \t\n\r,]$"), ("^[^a]*$", "^[^a]*$"),
         (r"^\x41\u00e9\n$", r"^Aé\n$"), ("^a{,3}b{2,}$", "^a{0,3}b{2,}$"), ("^a{x}$", r"^a\{x\}$"),
         (r"^[]a]\.$", r"^[\]a]\.$"), ("", "^.*.*$"), ("^(ab){3}$", "^(ab){3}$"),
-        ("^.{1,5}$", "^.{1,5}$"),
+        ("^.{1,5}$", "^.{1,5}$"), (r"^[\n\t]$", r"^[\n\t]$"),
     ],
 )  # fmt: skip
 def test_what_is_sent(pattern, sent):
@@ -28,7 +28,7 @@ def test_what_is_sent(pattern, sent):
 @pytest.mark.parametrize(
     "pattern",
     ["^(?!x)a$", "(?<=a)b", "(?i)a", "^(?i:a)$", r"(a)\1", r"\ba", "a^b", "^a$b", r"[^\D\W]", r"[\Wa]",
-     "^a++$", "^a{5000}$", "\x00", "("],
+ "^[\x00a]$", "^[\u200b]$", "^a++$", "^a{5000}$", "\x00", "("],
 )  # fmt: skip
 def test_what_has_no_such_form(pattern):
     assert portable_pattern(pattern) is None

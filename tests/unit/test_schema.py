@@ -359,8 +359,39 @@ def test_the_emulators_strict_mode_refuses(schema, problem):
         ("Args:\n    a: first\n\nRaises:\n    ValueError: no part", "", {"a": "first"}),
         ("Note: this is no section.", "Note: this is no section.", {}),
         ("Do.\n\nArgs:\n", "Do.", {}),
+        ("Do.\n\nArgs:\n    a: first\nAnd then?\nRest.", "Do.\n\nRest.", {"a": "first"}),
+        ("Do.\n\nRaises:\n    E: no\nStill no part of it.", "Do.", {}),
         ("Do.\n\nArgs:\n    no entry\n    a:\n        below", "Do.", {"a": "below"}),
     ],
 )  # fmt: skip
 def test_docstrings(text, description, parts):
     assert read_docstring(text) == (description, parts)
+
+
+def test_a_docstring_of_fields_alone_describes_them():
+    class Fields(msgspec.Struct):
+        size: int
+
+    Fields.__doc__ = "\nAttributes:\n    size: in bytes.\n"
+    made = make_schema(Fields).schema
+    assert "description" not in made
+    assert made["properties"]["size"]["description"] == "in bytes."
+
+
+def test_a_pattern_that_strict_mode_has_no_form_for_is_said_in_words():
+    field = make_schema(
+        msgspec.defstruct("Coded", [("code", Annotated[str, Meta(pattern=r"^(?i:ab)$")])])
+    ).schema["properties"]["code"]
+    assert "pattern" not in field
+    assert field["description"] == "Matches the regular expression ^(?i:ab)$"
+
+
+def test_a_struct_with_a_remark_is_that_struct():
+    made = make_schema(Annotated[Box, Meta(description="where it goes")])
+    assert set(made.schema["properties"]) == {"width", "corner", "depth"}
+    assert not made.wrapped
+
+
+def test_dicts_of_anything_are_left_open():
+    made = make_schema(msgspec.defstruct("Open", [("more", dict[str, Any])]))
+    assert made.loose

@@ -8,7 +8,7 @@ import pickle
 import msgspec
 import pytest
 
-from konko_async import wire
+from konko_async import ResponseFormat, wire
 from konko_async._core.validation import check_messages
 from konko_async._streaming.accumulate import ChatAccumulator
 from konko_async.wire import (
@@ -250,3 +250,20 @@ def test_only_a_stream_that_is_given_is_sent(kind):
     prompt = {"messages": []} if kind is ChatRequest else {"prompt": "a"}
     for given, sent_as in ((None, None), (False, False), (True, True)):
         assert json.loads(encode(kind(model="m", stream=given, **prompt))).get("stream") is sent_as
+
+
+def test_what_no_server_sent_has_no_response():
+    with pytest.raises(AttributeError, match="did not come from a server"):
+        ChatCompletion(choices=[]).response  # noqa: B018 - looking it up is the test
+
+
+def test_a_copied_message_keeps_its_value():
+    form = ResponseFormat(dict[str, int])
+    message = (
+        form.parse(CHAT.decode(b'{"choices":[{"message":{"content":"{\\"a\\":1}"}}]}'))
+        .choices[0]
+        .message
+    )
+    for copied in (copy.copy(message), copy.deepcopy(message), pickle.loads(pickle.dumps(message))):  # noqa: S301 - it was made here
+        assert copied == message
+        assert copied.parsed == {"a": 1}
