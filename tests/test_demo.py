@@ -16,12 +16,12 @@ def test_it_streams_summarises_and_prints_figures():
     pytest.importorskip("xllamacpp")
     names = ("PATH", "HOME", "XDG_CACHE_HOME", "LANG", "PYTHONPATH")
     env = {name: os.environ[name] for name in names if name in os.environ}
-    arguments = [sys.executable, "-W", "error", str(DEMO), "--documents", "4"]
+    arguments = [sys.executable, "-W", "error", str(DEMO), "--documents", "2"]
     result = subprocess.run(arguments, check=False, env=env, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "4 of 4 done" in result.stdout
-    assert len(re.findall(r"^\S[^\t\n]*\t\S.+$", result.stdout, re.MULTILINE)) == 4
-    assert "4 summarised, 0 failed" in result.stdout
+    assert "2 of 2 done" in result.stdout
+    assert len(re.findall(r"^\S[^\t\n]*\t\S.+$", result.stdout, re.MULTILINE)) == 2
+    assert "2 summarised, 0 failed" in result.stdout
     assert re.search(r"time to first token  p50 \d+\.\d\d s, p95 \d+\.\d\d s", result.stdout)
     assert re.search(r"throughput +\d+ tokens/s", result.stdout)
     assert re.search(r"requests +\d+, of them \d+ retries", result.stdout)

@@ -10,6 +10,7 @@ import struct
 import termios
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from command_server import COMMAND, TAKE_TERMINAL, settings
 
@@ -34,6 +35,9 @@ def environment(emulator=None, home=None, **more):
     env = {name: os.environ[name] for name in names if name in os.environ}
     env |= {**settings(), "TERM": "xterm-256color"}
     env |= {"KONKO_LOG": "0"}  # the first time, a terminal is told that conversations are kept
+    # Where the local model's weights are put together once, and nothing else is kept.
+    cached = {"XDG_CACHE_HOME": str(Path.home() / ".cache")}
+    env = cached | env
     if home is not None:
         env |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
         env |= {"XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
