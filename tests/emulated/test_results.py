@@ -8,7 +8,13 @@ import msgspec
 import pytest
 from client_kit import ASK, MODEL, ask, serving
 
-from konko_async import APIError, ChatCompletion, StreamServerError
+from konko_async import (
+    APIError,
+    ChatCompletion,
+    InternalServerError,
+    ResponseDecodeError,
+    StreamServerError,
+)
 from konko_async.testing import Answer, FaultServer
 
 KEY = "sk-canary-51c2e7d94ab8"
@@ -197,3 +203,37 @@ async def test_rich_prints_what_openai_prints():
         "CompletionUsage(completion_tokens=2,", "completion_tokens_details=None,",
         "prompt_tokens=1,", "prompt_tokens_details=None,", "total_tokens=3)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("vector", ["%%%", "AAA", "AACAPw=", "AA=="])
+async def test_a_vector_that_cannot_be_read_is_named(vector):
+    body = json.dumps({"data": [{"index": 4, "embedding": vector}], "model": "m"}).encode()
+    async with serving(FaultServer(Answer.body(body))) as client:
+        with pytest.raises(ResponseDecodeError, match="embedding 4 cannot be read"):
+            await client.embeddings.create(model="m", input="x")
+
+
+async def test_entries_that_are_none_are_left_out_of_lists():
+    models = b'{"data": [{"id": "a", "extra": 1}, 5, null, {"id": "b"}]}'
+    async with serving(FaultServer(Answer.body(models))) as client:
+        listed = await client.models.list()
+        assert [model.id for model in listed.data] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"error": {"message": "busy", "code": 503}}', InternalServerError),
+        (b'{"error": {"message": "what?"}}', StreamServerError),
+        (b'{"error": {"code": 0}, "choices": [{"index": 0, "message": {"content": "a"}}]}', None),
+    ],
+)
+async def test_an_error_in_a_200_is_one_for_raw_calls_too(body, kind):
+    async with serving(FaultServer(Answer.body(body))) as client:
+        if kind is None:
+            answer = await client.request("POST", "/chat/completions", ASK)
+            assert await answer.read() == body
+        else:
+            with pytest.raises(kind) as caught:
+                await client.request("POST", "/chat/completions", ASK)
+            assert caught.value.content == body

@@ -544,3 +544,39 @@ def test_text_completion_before_anything_came():
     accumulator.add([TEXT.decode(b'{"choices":[{"text":null,"finish_reason":"stop"}]}')])
     assert accumulator.has_delta
     assert accumulator.finished(1)
+
+
+def chat_chunk(*choices, **more):
+    return CHAT.decode(
+        msgspec.json.encode({"id": "c", "model": "m", "choices": list(choices), **more})
+    )
+
+
+def test_the_facts_of_several_choices_are_in_their_order():
+    whole = ChatAccumulator()
+    assert whole.facts() == (None, None, ())
+    for index, reason in ((1, None), (0, None), (1, "length"), (0, "stop")):
+        whole.add(
+            [chat_chunk({"index": index, "delta": {"content": "a"}, "finish_reason": reason})]
+        )
+    assert whole.facts() == ("c", "m", ("stop", "length"))
+
+
+def test_the_size_of_an_answer_counts_what_a_model_has_written():
+    whole = ChatAccumulator()
+    call = {"name": "look_up", "arguments": '{"a":1}'}
+    whole.add([chat_chunk({"index": 0, "delta": {"content": "né", "function_call": call}})])
+    assert whole.size() == 3 + len("look_up") + len('{"a":1}')
+    text = CompletionAccumulator()
+    text.add([TEXT.decode(b'{"choices":[{"index":0,"text":"n\xc3\xa9"}]}')])
+    assert text.size() == 3
+
+
+def test_unknown_fields_of_a_text_choice_are_kept_and_its_index_is_put_right():
+    text = CompletionAccumulator(expected=1)
+    for word in ("a", "b"):
+        text.add([TEXT.decode(msgspec.json.encode(
+            {"choices": [{"index": 3, "text": word, "prompt_token_ids": [1]}]}
+        ))])  # fmt: skip
+    [choice] = text.result().choices
+    assert (choice.index, choice.text, choice.prompt_token_ids) == (0, "ab", [1, 1])

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import sys
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -10,9 +11,13 @@ from aiohttp import StreamReader
 from aiohttp.client_proto import ResponseHandler
 from hypothesis import example, given
 from hypothesis import strategies as st
+from yarl import URL
 
+from konko_async import ConfigurationError
 from konko_async._http.aiohttp_internals import Body
 from konko_async._http.aiohttp_probe import probe
+from konko_async._http.map_exceptions import translate
+from konko_async._http.multipart import Multipart, read_source
 from konko_async._http.write_batcher import WriteBatcher
 
 LIMIT = 2**16
@@ -404,3 +409,26 @@ async def test_what_is_closed_meanwhile_is_left_out(caplog):
     await asyncio.sleep(0)
     assert (first.written, closed.written, last.written) == ([b"data"], [], [b"data"])
     assert not caplog.records
+
+
+def test_errors_of_aiohttp_that_are_none_of_the_usual_ones():
+    found = translate(aiohttp.InvalidURL(URL("http://x")), "host")
+    assert isinstance(found, ConfigurationError)
+    request = SimpleNamespace(real_url=URL("http://x"), url=URL("http://x"))
+    odd = aiohttp.ClientResponseError(request, (), status=0, message="never heard of it")
+    found = translate(odd, "host")
+    assert "its answer is malformed" in str(found)
+    assert found.retryable
+    assert translate(found, "host") is found
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_sent_is_refused(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x" * 600_000)
+    source = read_source(path)
+    body = Multipart({"purpose": "batch"}, "file", source)
+    assert repr(source) == "<UploadSource 'in.jsonl', 600000 bytes>"
+    assert repr(body) == f"<Multipart {body.length} bytes>"
+    with pytest.raises(ConfigurationError, match="became shorter while it was uploaded"):
+        async for _ in body.chunks():
+            path.write_bytes(b"x")

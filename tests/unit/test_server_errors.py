@@ -68,6 +68,10 @@ SHAPES = [
     ({"error": {"message": "m"}, "choices": []}, "m", None, None),
     ({"error": {"message": "m"}, "choices": [{"index": 0}]}, "m", None, None),
     ({"error": {"message": "m"}, "data": [1]}, "m", None, None),
+    ({"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": "slow down"}}}, "Provider returned error: slow down", "429", None),
+    ({"success": False, "errors": ["a", "b"]}, '["a","b"]', None, None),
+    ({"success": False, "errors": "a"}, "a", None, None),
+    ({"choices": [{"finish_reason": {"type": "abort", "message": "m"}}]}, "m", None, "abort"),
 ]  # fmt: skip
 
 

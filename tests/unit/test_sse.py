@@ -10,6 +10,7 @@ from sse_oracle import interpret, utf8_decode
 
 import konko_async.sse
 from konko_async import ConfigurationError, ResponseDecodeError
+from konko_async._streaming.loose_sse import LooseSSEDecoder, NamedEvent
 from konko_async.sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder, encode_event
 
 BOM = b"\xef\xbb\xbf"
@@ -581,3 +582,31 @@ def test_frames_look_as_expected():
 
 def test_the_examples_of_the_docstrings_are_true():
     assert doctest.testmod(konko_async.sse).failed == 0
+
+
+def test_words_that_are_cut_are_shown_and_json_that_is_cut_is_not():
+    for body, events in (
+        (b"data: Internal error, sorry", [b"Internal error, sorry"]),
+        (b'data: {"a": 1}', [b'{"a": 1}']),
+        (b'data: {"a": ', []),
+    ):
+        decoder = LooseSSEDecoder()
+        assert decoder.feed(body) + decoder.finish() == events
+
+
+def test_an_error_event_without_words_is_an_error():
+    decoder = LooseSSEDecoder()
+    assert decoder.feed(b"event: error\n\n") == [NamedEvent("error", b"")]
+
+
+def test_a_block_of_many_lines_is_bounded_too():
+    decoder = LooseSSEDecoder(max_event_bytes=100)
+    with pytest.raises(ResponseDecodeError):
+        decoder.feed(b"data: a\ndata: b\n" * 20)
+        decoder.finish()
+
+
+def test_a_retry_of_too_many_digits_says_nothing():
+    decoder = SSEDecoder()
+    [event] = decoder.feed(b"retry: " + b"9" * 5000 + b"\ndata: a\n\n")
+    assert event.retry is None
