@@ -13,7 +13,14 @@ from client_kit import ASK, KEY, MODEL, ask, make_client, serving, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from konko_async import AnswerCache, APIError, CallRecord, ConfigurationError, Fallback
+from konko_async import (
+    AnswerCache,
+    APIError,
+    CallRecord,
+    ConfigurationError,
+    Fallback,
+    per_attempt,
+)
 from konko_async.middleware._cache.database import FILE, Database, Entry
 from konko_async.testing import Answer, Emulator, FaultServer
 
@@ -353,3 +360,76 @@ async def test_an_answer_that_cannot_be_read_any_more_is_asked_for_again(emulato
 def test_options_that_cannot_be_used_are_refused(bad):
     with pytest.raises(ConfigurationError):
         AnswerCache(**bad)
+
+
+async def test_a_cache_is_left_by_async_with_and_shows_where_it_is(emulator, folder):
+    async with AnswerCache(folder) as cache:
+        assert repr(cache) == f"<AnswerCache {str(folder)!r}>"
+        async with make_client(emulator, cache=cache) as client:
+            await ask(client, stream=False, **FIXED)
+            hit = await ask(client, stream=False, **FIXED)
+    assert hit.from_cache
+    assert hit.headers.copy()["cache-status"] == hit.headers["cache-status"]
+    assert "cache-status" in repr(hit.headers).lower()
+
+
+async def test_texts_are_kept_and_empty_ones_are_not(emulator, folder):
+    text = "phind/phind-codellama-34b-v2"
+    async with make_client(emulator, cache=folder) as client:
+        for answer, kept in ((["Hello"], True), ([], False)):
+            emulator.answer = lambda _, answer=answer: answer
+            prompt = f"{answer}"
+            for hit in (False, kept):
+                found = await client.completions.create(model=text, prompt=prompt, **FIXED)
+                assert found.from_cache is hit
+
+
+async def test_a_layer_below_the_cache_may_change_what_is_sent(emulator, folder):
+    async def shorter(request, call_next):
+        return await call_next(request.replace(params={**ASK, "max_tokens": 1, **FIXED}))
+
+    async with make_client(emulator, cache=folder, middleware=[per_attempt(shorter)]) as client:
+        await ask(client, stream=False, **FIXED)
+        assert (await ask(client, stream=False, **FIXED)).from_cache
+    assert [entry.body["max_tokens"] for entry in emulator.requests] == [1]
+
+
+async def test_places_without_end_cost_no_memory_without_end(emulator, folder):
+    async with make_client(emulator, cache=folder) as client:
+        for number in range(300):
+            await ask(client, stream=False, extra_query={"n": str(number)}, **FIXED)
+        assert (await ask(client, stream=False, extra_query={"n": "299"}, **FIXED)).from_cache
+        assert (await ask(client, stream=False, extra_query={"n": "0"}, **FIXED)).from_cache
+    assert len(emulator.requests) == 300
+
+
+async def test_a_table_that_is_gone_costs_no_call(emulator, folder, caplog):
+    async with make_client(emulator, cache=folder) as client:
+        await ask(client, stream=False, **FIXED)
+        await client.cache.close()
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+            database.execute("ALTER TABLE answers RENAME TO others")
+        for number in range(3):
+            answer = await ask(client, stream=False, seed=number)
+            assert text_of(answer)
+            await client.cache.close()
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+            database.execute("DROP TABLE answers")
+            database.execute("ALTER TABLE others RENAME TO answers")
+
+
+def test_a_transaction_that_fails_is_taken_back(folder):
+    database = Database(str(folder))
+    entry = Entry({}, b"body", 1.0)
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as other:
+        other.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON answers BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        other.commit()
+        with pytest.raises(sqlite3.IntegrityError):
+            database.write([(b"k", entry)], [], 1.0)
+        other.execute("DROP TRIGGER no")
+        other.commit()
+    database.write([(b"k", entry)], [], 1.0)  # no transaction is open any more
+    assert set(database.find([b"k"], 1.0)[0]) == {b"k"}
+    database.close()

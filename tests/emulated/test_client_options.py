@@ -333,3 +333,20 @@ def test_others_of_that_name_are_values():
     other = type("NotGiven", (), {"__module__": "elsewhere"})()
     with pytest.raises(ConfigurationError):
         AsyncKonko(KEY, timeout=other)
+
+
+async def test_a_fallback_may_have_another_key_for_the_same_server():
+    headers = {"X-Team": "a"}
+    async with FaultServer(Answer.error(500), WHOLE) as server:
+        fallback = Fallback(model="other", api_key="other-key-3")
+        options = {
+            "api_key": "key-one-1",
+            "fallback_models": [fallback],
+            "default_headers": headers,
+        }
+        async with make_client(server, **options) as client:
+            assert text_of(await ask(client, stream=False)) == "Hello"
+        keys_sent = [request.headers["authorization"] for request in server.requests]
+        assert keys_sent == ["Bearer key-one-1", "Bearer other-key-3"]
+        # It is this client's server, so it gets this client's headers.
+        assert [request.headers["x-team"] for request in server.requests] == ["a", "a"]

@@ -16,6 +16,7 @@ from konko_async.errors import (
     CircuitOpenError,
     ConfigurationError,
     KonkoError,
+    RateLimitStoreError,
     RateLimitTimeoutError,
     ResponseDecodeError,
     StreamServerError,
@@ -59,6 +60,7 @@ def test_errors_that_another_model_may_mend(error):
         APITimeoutError("out of time", phase="total"),
         StreamServerError("bad", type="invalid_request_error"),
         ConfigurationError("bad"),
+        RateLimitStoreError("away"),
     ],
 )
 def test_errors_that_no_other_model_mends(error):

@@ -279,3 +279,14 @@ async def test_an_answer_that_cannot_be_closed_does_no_harm():
         return answers[request.hedge]
 
     assert await HedgeMiddleware(1.0, None)(make_request(), server) is answers[False]
+
+
+@pytest.mark.parametrize(("method", "asked"), [("POST", 1), ("GET", 2)])
+@jumping_time
+@no_tasks_left
+async def test_what_may_change_something_at_the_server_is_not_sent_twice(method, asked):
+    attempts = Attempts((5.0, "ok"), (0.1, "ok"))
+    layer = HedgeMiddleware(1.0, RetryBudget())
+    response = await layer(make_request(method=method, model=None), attempts)
+    assert len(attempts.requests) == asked
+    await response.aclose()

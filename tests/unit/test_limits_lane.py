@@ -679,3 +679,44 @@ async def test_a_batch_call_waits_for_a_place_although_one_is_reserved():
     assert now() == pytest.approx(start + 5)
     for one in (permit, *held):
         one.release()
+
+
+@jumping_time
+async def test_a_refused_call_gives_its_tokens_back_once():
+    lane = make_lane(tokens_per_minute=600)
+    permit = lane.try_admit(600)
+    permit.settle_refused()
+    permit.settle_refused()
+    permit.settle(0)
+    permit.release()
+    assert lane.try_admit(600) is not None
+    assert lane.try_admit(100) is None
+
+
+@jumping_time
+async def test_a_cool_down_says_how_long_it_is():
+    lane = make_lane()
+    assert lane.paused_for == 0
+    lane.observe_rejection(5.0, lane.try_admit(1))
+    assert 0 < lane.paused_for <= 30
+    await asyncio.sleep(lane.paused_for + 1)
+    assert lane.paused_for == 0
+
+
+@jumping_time
+async def test_deadlines_of_those_that_have_left_cost_no_memory():
+    lane = make_lane(max_concurrency=1)
+    held = lane.try_admit(1)
+    waiting = asyncio.create_task(lane.admit(1, "interactive", now() + 9000))
+    await settled()
+    for _ in range(20):
+        tasks = [
+            asyncio.create_task(lane.admit(1, "interactive", now() + 5000 + n)) for n in range(100)
+        ]
+        await settled()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(lane._queue.deadlines._heap) < 500
+    held.release()
+    (await waiting).release()

@@ -178,3 +178,10 @@ def test_both_buckets_are_buckets():
         assert bucket.limit > bucket.burst > 0
         assert bucket.rate > 0
         assert bucket.spent.total == 0
+
+
+def test_prompts_and_inputs_have_an_estimate_too():
+    assert estimate_tokens({"input": "a" * 400}) == 100
+    assert estimate_tokens({"input": ["a" * 200, "a" * 200]}) == 100
+    # Of a text the answer is counted, too.
+    assert estimate_tokens({"prompt": "a" * 400, "max_tokens": 7}) == 107
