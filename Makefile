@@ -58,7 +58,7 @@ demo: $(VENV)/.demo ## stream an answer and summarise documents with a real mode
 
 test: debian $(VENV)/.test ## everything the build machine checks: lint, types, all tests, documentation
 	$(if $(CI),$(MAKE) audit)
-	$(MAKE) lint types
+	$(MAKE) lint & lint=$$!; $(MAKE) types || { wait $$lint; exit 1; }; wait $$lint
 	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
 
 pytest: debian $(VENV)/.test

@@ -19,6 +19,7 @@ TOGETHER = {
     "tests/redis/": "redis",
     "tests/test_site.py": "site",
     "tests/test_packaging.py": "packaging",
+    "tests/test_typing.py": "mypy",
     "tests/local/": "local model",
     "tests/foreign/": "llama.cpp",
     "tests/frameworks/": "frameworks",
