@@ -105,7 +105,7 @@ class Deadline:
         self.expired = False
 
     def __enter__(self) -> Self:
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._queue.loop)
         assert task is not None  # noqa: S101 - awaits happen in tasks
         # As asyncio.timeout() does: only if our own cancel() is the only one that is new may it be
         # taken back and become a TimeoutError.

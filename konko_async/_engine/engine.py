@@ -292,7 +292,9 @@ class Engine:
         stream: bool,
         options: CallOptions,
     ) -> Request:
-        timeout = Timeout.of(options.timeout, self.policies.timeout)
+        timeout = self.policies.timeout
+        if options.timeout is not None:
+            timeout = Timeout.of(options.timeout, timeout)
         started, total = asyncio.get_running_loop().time(), timeout.total
         if options.extra_body:
             # Merged before the request is made, so that limits, breaker and records know the model

@@ -207,20 +207,24 @@ async def _opened(request: Request, answer: OpenResponse, due: float | None) -> 
 
 def _decoded(request: Request, answer: OpenResponse, body: bytes, now: float) -> Response:
     """Return the response of a whole answer."""
-    response = Response(answer.status, answer.headers, answer.request_id)
     try:
-        response.result = request.operation.decode(body, answer, request.params)
+        result = request.operation.decode(body, answer, request.params)
     except APIError as error:
         error.request_id = answer.request_id
         raise
-    result = response.result
     raw = getattr(result, "_raw", None)
     if raw is not None:  # the head goes with the JSON
         result._raw = Received(raw, answer.headers, answer.redactor)  # noqa: SLF001 - Wire's slot
-    response.first_token_at = now
     # A whole answer has ended here: the layers outside see it closed, and settle at once.
-    response.finish("ok", getattr(result, "usage", None))
-    return response
+    return Response(
+        answer.status,
+        answer.headers,
+        answer.request_id,
+        result=result,
+        usage=getattr(result, "usage", None),
+        first_token_at=now,
+        closed=True,
+    )
 
 
 async def _explanation(answer: OpenResponse, idle: float | None) -> bytes:

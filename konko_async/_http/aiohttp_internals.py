@@ -39,7 +39,7 @@ else:
 __all__ = [
     "MAX_FIELDS", "MAX_FIELD_SIZE", "READ_PARAMS", "Body", "ClientProtocol", "Destination",
     "HookedConnector", "ResponseHandler", "close", "count", "fast_path_wanted", "is_patched",
-    "is_recorded", "middlewares_of", "parameters_of", "send", "silence", "take_idle", "unread",
+    "is_recorded", "middlewares_of", "parameters_of", "silence", "take_idle", "unread",
 ]  # fmt: skip
 
 MAX_FIELD_SIZE: Final = 64 * 1024
@@ -50,7 +50,7 @@ MAX_FIELDS: Final = 500
 # Bytes of one read, and after which a reader that does not read is paused: twice this.
 _READ_SIZE: Final = 2**16
 _BYTES: Final = 33  # what an object of bytes weighs beside its data (sys.getsizeof(b""))
-_SWITCHING_PROTOCOLS: Final = 101
+_SWITCHING: Final = 101  # protocols
 _FIRST_STATUS: Final = 100
 _FIRST_FINAL: Final = 200
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # connecting is bounded by the connector
@@ -100,16 +100,32 @@ class ClientProtocol(ResponseHandler):
     """
 
     _ours: Any = None  # the parser, if expect() made it
+    _expected: asyncio.Future[tuple[Any, StreamReader]] | None = None
 
-    def expect(self) -> None:
-        """Make ready for an answer: by the parser of the one before, if that is ours.
+    def expect(self) -> asyncio.Future[tuple[Any, StreamReader]]:
+        """Return the head of the next answer (``code``, ``headers``) and its body, to be awaited.
 
-        aiohttp makes one for each answer, which takes as long as parsing its head. One is enough,
-        as on aiohttp's servers: between two messages a parser is as it was when it was made.
+        Heads of 1xx, such as 103 Early Hints, come before the answer and are left out; 101 would be
+        one, of its own kind.
         """
+        # aiohttp makes a parser for each answer, which takes as long as parsing its head. One is
+        # enough, as on aiohttp's servers: between two messages it is as it was when it was made.
         if self._ours is None or self._ours is not self._parser:
             self.set_response_params(**READ_PARAMS)
             self._ours = self._parser
+        # Which set_exception() looks at: what ends the connection is raised to who awaits it.
+        expected: Any = self._loop.create_future()
+        self._expected = self._waiter = expected
+        return self._expected
+
+    def feed_data(self, data: tuple[Any, StreamReader], size: int = 0) -> None:
+        """Take in a head from the parser: straight to who expects it, by way of no queue."""
+        expected = self._expected
+        if expected is None or expected.done():  # aiohttp's own way; nobody asked, or does any more
+            super().feed_data(data, size)
+        elif not _FIRST_STATUS <= data[0].code < _FIRST_FINAL or data[0].code == _SWITCHING:
+            self._expected = self._waiter = None
+            expected.set_result(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; asyncio's own transports are to read no more at once than malloc keeps free.
@@ -227,51 +243,30 @@ class HookedConnector(aiohttp.TCPConnector):
         protocol: Any = connection.protocol
         connection._protocol = None
         if not protocol.is_connected():
-            self._release(to.connection_key, protocol, should_close=True)
+            self.drop(to, protocol)
             raise aiohttp.ClientConnectionResetError
         return protocol
 
+    def drop(self, to: Destination, protocol: Any) -> None:
+        """Close a connection that was taken."""
+        # Its error holds frames, and those this connection.
+        protocol._expected = None
+        self._release(to.connection_key, protocol, should_close=True)
 
-async def send(
-    connector: HookedConnector,
-    to: Destination,
-    connection: Any,
-    write: Callable[[asyncio.WriteTransport], None],
-) -> tuple[Any, Any, Connection | None]:
-    """Write a request to a connection and return the head of its answer.
+    def keep(self, to: Destination, protocol: Any, body: StreamReader) -> Connection | None:
+        """Have a connection that was taken go back to the pool when a body has come to its end.
 
-    Args:
-        connector: the pool.
-        to: where to.
-        connection: from :meth:`HookedConnector.take_idle` or :meth:`HookedConnector.make_new`.
-        write: writes the request, head and body. Its ``repr`` must not show them: it is a local
-            variable of this frame, which a traceback may show.
-
-    Returns:
-        The head (``code``, ``headers``), the body, and the connection, which goes back to the pool
-        by itself when the body has come to its end, or is closed by :func:`close`; None: it is
-        back there, as all of the body came with the head.
-
-    Raises:
-        Exception: whatever aiohttp raises while it reads.
-    """
-    try:
-        connection.expect()
-        write(connection.transport)
-        head, body = await connection.read()
-        # 103 Early Hints and the like come before the answer; 101 would be one, of its own kind.
-        while _FIRST_STATUS <= head.code < _FIRST_FINAL and head.code != _SWITCHING_PROTOCOLS:
-            head, body = await connection.read()
-    except BaseException:
-        connector._release(to.connection_key, connection, should_close=True)
-        raise
-    Body.take_over(body)
-    if body.is_eof():
-        connector._release(to.connection_key, connection)
-        return head, body, None
-    held = Connection(connector, to.connection_key, connection, connection._loop)
-    body.on_eof(held.release)
-    return head, body, held
+        Returns:
+            The connection, to be closed by :func:`close` where the body is not read to its end;
+            None: it is back already, as all of the body came with its head.
+        """
+        Body.take_over(body)
+        if body.is_eof():
+            self._release(to.connection_key, protocol)
+            return None
+        held = Connection(self, to.connection_key, protocol, self._loop)
+        body.on_eof(held.release)
+        return held
 
 
 def close(connection: Connection | None) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 from yarl import URL
@@ -36,7 +37,6 @@ from konko_async._http.aiohttp_internals import (
     is_patched,
     is_recorded,
     middlewares_of,
-    send,
     silence,
     unread,
 )
@@ -274,7 +274,13 @@ class Transport:
                     if connection is None:
                         with _connecting(request):
                             connection = await connector.make_new(place)
-                    head, body, held = await send(connector, place, connection, outgoing)
+                    try:
+                        outgoing(connection.transport)
+                        head, body = await connection.expect()
+                    except BaseException:
+                        connector.drop(place, connection)
+                        raise
+                    held = connector.keep(place, connection, body)
                     return OpenResponse(head, body, held, place.name, self.redactor(request))
                 except _CLOSED_UNDER_US as error:
                     if stale == _STALE or not self._own or request.times.connect is not None:
@@ -350,11 +356,12 @@ class Transport:
         return (None if target is None else target.base_url) or self.settings.base_url
 
     def _place(self, request: Request) -> Destination:
-        key = self.base_url(request) + request.path
+        # The client's own server needs no name: no path begins as a URL does.
+        key = request.path if request.target is None else self.base_url(request) + request.path
         place = self._places.get(key)
         if place is None:
             # Escaped here and nowhere else, as UTF-8 (RFC 3986, 2.5); escapes stay as they are.
-            url = URL(quote(key, safe=_URL_SAFE), encoded=True)
+            url = URL(quote(self.base_url(request) + request.path, safe=_URL_SAFE), encoded=True)
             query = self.settings.query
             if query and (request.target is None or request.target.base_url is None):
                 url = url.update_query(query)
@@ -507,18 +514,18 @@ def _connecting(request: Request) -> Iterator[None]:
         request.times.connect = wanted.seconds
 
 
-class _Outgoing:
+class _Outgoing(msgspec.Struct):
     """A request that is ready to be sent; it shows neither the keys nor the prompt in it."""
 
-    __slots__ = ("_outbox", "_parts")
-
-    def __init__(self, outbox: WriteBatcher, parts: tuple[bytes, ...]) -> None:
-        self._outbox = outbox
-        self._parts = parts
+    _outbox: WriteBatcher
+    _parts: tuple[bytes, ...]
 
     def __call__(self, transport: asyncio.WriteTransport) -> None:
         parts, self._parts = self._parts, ()  # the answer may be waited for a long time
         self._outbox.write(transport, b"".join(parts))
+
+    def __repr__(self) -> str:
+        return "<a request>"
 
 
 # Since 3.14 the number of headers can be bounded, too; before that it is not.

@@ -48,17 +48,15 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
             return max(_prompt(given), 1)
         messages, tools, choices = get("messages"), get("tools"), get("n")
         answer, old_answer = get("max_completion_tokens"), get("max_tokens")
-    if not messages:
-        prompt = _prompt(_getter(params)("prompt"))
-    else:  # as _messages() has it, but without its frame
-        prompt = sum(map(_content_bytes, messages)) // _BYTES_PER_TOKEN
-        prompt += _PER_MESSAGE * len(messages)
+    prompt = _prompt(_getter(params)("prompt")) if not messages else _messages(messages)
     if tools:
         prompt += _bytes(tools) // _BYTES_PER_TOKEN
     answer = answer or old_answer
     if not isinstance(answer, int):
         answer = _DEFAULT_ANSWER
-    return max(prompt + answer * (choices if isinstance(choices, int) and choices > 0 else 1), 1)
+    if choices is not None and isinstance(choices, int) and choices > 0:
+        answer *= choices
+    return prompt + answer if prompt + answer > 0 else 1
 
 
 def prompt_tokens(params: Any) -> int:
@@ -118,17 +116,12 @@ def _getter(params: Any) -> Callable[[str], Any]:
 
 
 def _messages(messages: Any) -> int:
-    return sum(map(_content_bytes, messages)) // _BYTES_PER_TOKEN + _PER_MESSAGE * len(messages)
-
-
-def _content_bytes(message: Any) -> int:
-    """UTF-8 bytes of what a message says."""
-    if type(message) is dict:  # the usual one, at a third of the price
-        content = message.get("content")
-        if type(content) is str and content.isascii():
-            return len(content)
-        return _bytes(content)
-    return _bytes(_getter(message)("content"))
+    size = 0
+    for message in messages:
+        content = message.get("content") if type(message) is dict else _getter(message)("content")
+        # The usual one needs no call.
+        size += len(content) if type(content) is str and content.isascii() else _bytes(content)
+    return size // _BYTES_PER_TOKEN + _PER_MESSAGE * len(messages)
 
 
 def _prompt(given: Any) -> int:

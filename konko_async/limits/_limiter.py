@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from konko_async.limits._estimate import estimate_tokens, estimate_with
@@ -29,12 +30,21 @@ class Limiter:
         notify: called when a store of shared limits becomes unavailable, and when it recovers.
     """
 
-    __slots__ = ("_lanes", "_link", "_rate_limit")
+    __slots__ = ("_lanes", "_link", "_rate_limit", "estimate")
+
+    estimate: Callable[[Any], int]
+    """Guesses the tokens of a call, by ``RateLimit.estimate_tokens`` or by the default.
+
+    Takes the arguments of ``create()``, as a dict or as a struct. Raises a ConfigurationError where
+    the user's function failed or returned no count.
+    """
 
     def __init__(self, rate_limit: RateLimit, notify: Notify | None = None) -> None:
         self._rate_limit = rate_limit
         self._link = None if rate_limit.store is None else _link(rate_limit, notify)
         self._lanes: dict[tuple[str | None, str], Lane] = {}
+        function = rate_limit.estimate_tokens
+        self.estimate = estimate_tokens if function is None else partial(estimate_with, function)
 
     @property
     def rate_limit(self) -> RateLimit:
@@ -64,21 +74,6 @@ class Limiter:
         from konko_async.limits._shared.shared_lane import SharedLane  # noqa: PLC0415 - few share their limits
 
         return SharedLane(model, key, self._rate_limit, self._link)
-
-    def estimate(self, params: Any) -> int:
-        """Guess the tokens of a call, by ``RateLimit.estimate_tokens`` or by the default.
-
-        Args:
-            params: the arguments of ``create()``, as a dict or as a struct.
-
-        Returns:
-            Tokens.
-
-        Raises:
-            ConfigurationError: the user's function failed or returned no count.
-        """
-        function = self._rate_limit.estimate_tokens
-        return estimate_tokens(params) if function is None else estimate_with(function, params)
 
     def snapshot(self) -> Limits:
         """Return what is used, waiting and learned now."""

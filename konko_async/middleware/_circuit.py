@@ -107,41 +107,43 @@ class CircuitBreaker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Window:
-    """Outcomes of the last seconds, counted in a ring of buckets."""
+    """Outcomes of the last seconds, counted in a ring of buckets.
 
-    __slots__ = ("_bucket", "_last", "_ring", "_until", "_width", "bad", "good")
+    Attributes:
+        newest: the bucket of the present: how many failures, and how many successes.
+        until: when it ends.
+    """
+
+    __slots__ = ("_last", "_ring", "_width", "newest", "until")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / _BUCKETS
-        self._ring = [[0, 0] for _ in range(_BUCKETS)]  # failures and successes
-        self._bucket = self._ring[0]  # that of the present
+        self._ring = [[0, 0] for _ in range(_BUCKETS)]
         self._last = 0
-        self._until = self._width
-        self.good = 0
-        self.bad = 0
+        self.newest = self._ring[0]
+        self.until = self._width
 
-    def add(self, now: float, well: bool) -> None:
-        # A clock that went back (another loop's) counts on in the newest bucket.
-        if now >= self._until:
-            self.advance(now)
-        self._bucket[well] += 1
-        if well:
-            self.good += 1
-        else:
-            self.bad += 1
+    @property
+    def bad(self) -> int:
+        """Failures."""
+        return sum(bucket[False] for bucket in self._ring)
+
+    @property
+    def good(self) -> int:
+        """Successes."""
+        return sum(bucket[True] for bucket in self._ring)
 
     def advance(self, now: float) -> None:
         """Forget what is too old."""
         tick = int(now / self._width)
+        # A clock that went back (another loop's) counts on in the newest bucket.
         if tick <= self._last:
             return
         for old in range(max(self._last + 1, tick - _BUCKETS + 1), tick + 1):
-            self._bucket = bucket = self._ring[old % _BUCKETS]
-            self.bad -= bucket[False]
-            self.good -= bucket[True]
-            bucket[:] = 0, 0
+            self.newest = self._ring[old % _BUCKETS]
+            self.newest[:] = 0, 0
         self._last = tick
-        self._until = (tick + 1) * self._width
+        self.until = (tick + 1) * self._width
 
 
 class Circuit:
@@ -225,7 +227,10 @@ class Circuit:
             return self._record_probe(ticket, now, well=well, reason=reason)
         if self._state != "closed" or ticket != self._generation:
             return False
-        self._window.add(now, well)
+        window = self._window
+        if now >= window.until:
+            window.advance(now)
+        window.newest[well] += 1
         if well:
             self._streak = 0
             return False
@@ -243,15 +248,16 @@ class Circuit:
         self._streak += 1
         if self._streak == 1:
             self._streak_since = now
-        if window.bad == 1:
+        bad = window.bad
+        if bad == 1:
             self._bad_since = now
         # The failures of a run may be older than the window: a small user's are.
-        if min(self._streak, window.bad) >= options.min_calls:
+        if min(self._streak, bad) >= options.min_calls:
             return now - self._streak_since >= options.min_duration
-        calls = window.good + window.bad
+        calls = window.good + bad
         return (
             calls >= options.min_calls
-            and window.bad >= options.failure_rate * calls - _ROUNDING
+            and bad >= options.failure_rate * calls - _ROUNDING
             and now - self._bad_since >= options.min_duration
         )
 

@@ -71,7 +71,8 @@ class AttemptLimits:
         if request.target is not None:
             fingerprint = _target_fingerprint(request.target, fingerprint)
         lane = self._limiter.lane(request.model, fingerprint)
-        permit = lane.try_admit(self._tokens(lane, request), request.priority)
+        tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0
+        permit = lane.try_admit(tokens, request.priority)
         if permit is not None:
             work.begin()
         return lane, permit
@@ -88,7 +89,7 @@ class AttemptLimits:
         loop = asyncio.get_running_loop()
         since = loop.time()
         # Estimated again: few calls wait, and enter() would have to hand it on for all.
-        tokens = self._tokens(lane, request)
+        tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0
         try:
             with resting():
                 permit = await lane.admit(tokens, priority=request.priority, deadline=call.deadline)
@@ -141,9 +142,6 @@ class AttemptLimits:
             permit.settle(None)
         permit.release(outcome=outcome)
         current_work().fail()
-
-    def _tokens(self, lane: Lane, request: Request) -> int:
-        return self._limiter.estimate(request.params) if lane.counts_tokens else 0
 
 
 def _settle(permit: Permit, ended: Response) -> None:

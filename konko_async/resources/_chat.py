@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from konko_async._core.not_given import drop_not_given, is_marker
@@ -168,20 +168,20 @@ class ChatCompletions(PreparedChat):
                 raise no_model()
         # What is ours is taken out of `params` even where it is 0, as known_keywords() refuses it.
         # Without a type, response_format is a dict, None or a marker of the openai package.
-        if _OWN.isdisjoint(params):
-            opened: Callable[[], Any] = self._prepare(
-                model, messages, params, stream=stream, form=form or response_format
-            )
+        asked = form or response_format
+        if not stream and _OWN.isdisjoint(params):
+            checked = self._checked(model, messages, params, stream=stream, form=asked)
+            response, call = await self._call(*checked)
         else:
             if "max_reasks" in params and (
                 reasks := take_reasks(params, form, stream=bool(stream))
             ):
                 return await self._create_again(model, messages, form, params, reasks)
             # Which may be made of several calls.
-            opened = self._open_stream(model, messages, params, form or response_format, stream)
-        if stream:
-            return await make_stream(opened, form)._open()  # noqa: SLF001 - create() returns the stream open
-        response, call = await opened()
+            opened = self._open_stream(model, messages, params, asked, stream)
+            if stream:
+                return await make_stream(opened, form)._open()  # noqa: SLF001 - create() returns the stream open
+            response, call = await opened()
         result: ChatCompletion = response.result
         return result if form is None else read_answer(form, result, call)
 

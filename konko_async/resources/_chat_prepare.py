@@ -14,7 +14,7 @@ from konko_async._core.validation import (
     check_stream,
     known_keywords,
 )
-from konko_async._engine.operations import CHAT
+from konko_async._engine.operations import CHAT, ApiOperation
 from konko_async.errors import ConfigurationError
 from konko_async.resources._base import Mapped
 from konko_async.resources._lazy import (
@@ -33,6 +33,7 @@ from konko_async.wire import ChatCompletion, ChatMessage, Wire
 from konko_async.wire._requests import ChatRequest
 
 if TYPE_CHECKING:
+    from konko_async._engine.engine import CallOptions
     from konko_async._structured.response_format import ResponseFormat
     from konko_async.resources._responses import PreparedCall
 
@@ -133,6 +134,22 @@ class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
         stream: bool | None,
         form: ResponseFormat[Any] | Format,
     ) -> partial[Any]:
+        # Validated by now: wrong arguments are raised by create() and stream(), not when the stream
+        # is opened.
+        return partial(
+            self._call, *self._checked(model, messages, params, stream=stream, form=form)
+        )
+
+    def _checked(
+        self,
+        model: str,
+        messages: Messages,
+        params: Any,
+        *,
+        stream: bool | None,
+        form: ResponseFormat[Any] | Format,
+    ) -> tuple[ApiOperation, ChatRequest, CallOptions]:
+        """Return the arguments of ``_call()``."""
         # First, as timeout=, extra_body= and the like are not parameters of the API.
         options = split_options(params)
         known_keywords("chat.completions", params, _CHAT_KNOWN)
@@ -154,10 +171,7 @@ class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
             params["response_format"] = form.wire
         stream = check_stream(stream)
         body = ChatRequest(model=model, messages=check_messages(messages), stream=stream, **params)
-
-        # Validated by now: wrong arguments are raised by create() and stream(), not when the stream
-        # is opened.
-        return partial(self._call, CHAT, body, options)
+        return CHAT, body, options
 
 
 def no_model() -> TypeError:

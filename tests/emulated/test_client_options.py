@@ -241,6 +241,7 @@ async def test_organization_and_project_are_headers():
 @pytest.mark.parametrize("trust", [True, False])
 async def test_a_proxy_of_the_environment_is_used_where_it_is_trusted(trust, monkeypatch):
     async with FaultServer(WHOLE) as proxy, FaultServer(WHOLE) as server:
+        monkeypatch.setenv("KONKO_ASYNC_FAST_PATH", "1")
         monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
         async with make_client(server, trust_env=trust) as client:
             assert client.pool.fast_path is not trust

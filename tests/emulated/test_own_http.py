@@ -394,7 +394,7 @@ async def test_one_connection_carries_answers_of_all_framings(known):
     await server.wait_closed()
 
 
-async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next():
+async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(ours):
     """As a server's 408 is, which has waited for long enough and is about to close."""
     stray = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
     opened = []
