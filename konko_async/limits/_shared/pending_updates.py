@@ -196,7 +196,10 @@ class PendingUpdates:
         self._late = turn.late + self._late
         self._rejected = turn.rejected + self._rejected
         for kind, (limit, remaining, reset) in turn.reported:
-            said = Reported(*(None if value < 0 else value for value in (limit, remaining, reset)))
+            seconds = reset / MICRO
+            said = Reported(
+                *(None if value < 0 else value for value in (limit, remaining, seconds))
+            )
             self._reported.setdefault(kind, said)
         for slot, requests, tokens in turn.settled:
             before = self._settled.get(slot, (0, 0))
