@@ -15,6 +15,7 @@ from konko_async import (
     ResponseDecodeError,
     StreamServerError,
 )
+from konko_async._streaming.raw_bytes import usage_of
 from konko_async.testing import Answer, FaultServer
 
 KEY = "sk-canary-51c2e7d94ab8"
@@ -237,3 +238,47 @@ async def test_an_error_in_a_200_is_one_for_raw_calls_too(body, kind):
             with pytest.raises(kind) as caught:
                 await client.request("POST", "/chat/completions", ASK)
             assert caught.value.content == body
+
+
+@pytest.mark.parametrize(
+    ("body", "total"),
+    [
+        (b'{"usage": {"prompt_tokens": 2, "completion_tokens": 3}}', 5),
+        (b'{"usage": {"input_tokens": 2, "output_tokens": 3}}', 5),
+        (b'{"usage": {"prompt_tokens": 2, "completion_tokens": 3}, "more": {"usage": null}}', 5),
+        (b'{"usage": {"prompt_tokens": 2, "completion_tokens": 3}}\n{"usage": {"prompt_tok', 5),
+        (b'{"usage": {"prompt_tokens": 2, "completion_tokens": 3}} {"usage": {}}', 5),
+        (b'{"usage": null}', None),
+        (b'{"usage": {}}' * 20, None),
+        (b"", None),
+    ],
+)
+def test_the_usage_of_bytes_is_the_last_that_says_something(body, total):
+    found = usage_of(body)
+    assert (None if found is None else found.total) == total
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b": ping\n\n: ping\n\n" + b'data: {"error": {"message": "busy", "code": 503}}\n\n', InternalServerError),
+        (b'data: {"error": oops}\n\ndata: [DONE]\n\n', None),
+        (b'data: {"error": null, "choices": [{"index": 0}]}\n\ndata: [DONE]\n\n', None),
+        (b"data: " + b"x" * 100_000, None),
+    ],
+)  # fmt: skip
+async def test_a_raw_stream_that_begins_with_an_error_is_one(body, kind, size):
+    pieces = [
+        body[at : at + max(size, len(body) // 200)]
+        for at in range(0, len(body), max(size, len(body) // 200))
+    ]
+    answer = Answer.body(pieces, content_type="text/event-stream", framing="chunked")
+    async with serving(FaultServer(answer)) as client:
+        call = client.request("POST", "/chat/completions", {**ASK, "stream": True}, stream=True)
+        if kind is not None:
+            with pytest.raises(kind):
+                await call
+            return
+        async with await call as opened:
+            assert b"".join([piece async for piece in opened.aiter_bytes()]) == body

@@ -18,7 +18,7 @@ from konko_async import (
     Timeout,
 )
 from konko_async._streaming.continuation import DIALECTS, Splice, dialect_of, usage_of_all
-from konko_async.testing import Emulator, faults
+from konko_async.testing import Answer, Emulator, FaultServer, faults
 from konko_async.wire import Usage
 
 MODEL = "codellama/codellama-13b-instruct"
@@ -348,3 +348,52 @@ def test_usage_of_all_calls_is_added_up():
     assert usage_of_all([]) is None
     found = usage_of_all([Usage(1, 2, 3), Usage(10, 20, 30)])
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (11, 22, 33)
+
+
+def events(*deltas, finish=None):
+    """A stream of these deltas; without a finish it is cut."""
+    chunks = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    if finish is not None:
+        chunks.append({"index": 0, "delta": {}, "finish_reason": finish})
+    lines = [
+        f"data: {json.dumps({'id': 'c', 'choices': [chunk]})}\n\n".encode() for chunk in chunks
+    ]
+    end = [b"data: [DONE]\n\n"] if finish is not None else []
+    return Answer.body([*lines, *end], content_type="text/event-stream", framing="chunked")
+
+
+def tool_call(arguments):
+    function = {"name": "look", "arguments": arguments}
+    return {"tool_calls": [{"index": 0, "id": "t", "type": "function", "function": function}]}
+
+
+BEGUN = events({"content": "Let me look."}, tool_call('{"a'))
+
+
+@pytest.mark.parametrize(
+    ("again", "arguments"),
+    [
+        (
+            events({"content": "Let me look."}, tool_call('{"a": 1}'), finish="tool_calls"),
+            '{"a": 1}',
+        ),
+        # It said it in other words; what it wants called counts.
+        (events({"content": "I look."}, tool_call('{"a": 2}'), finish="tool_calls"), '{"a": 2}'),
+        (events({"content": "No need to look.", "reasoning": "?"}, finish="stop"), None),
+        (events({"content": "Let"}, finish="stop"), ""),
+    ],
+)
+async def test_an_answer_with_a_tool_call_is_asked_for_again(again, arguments):
+    async with FaultServer(BEGUN, again) as one, client_of(one, retry=None) as client:
+        async with client.chat.completions.stream(
+            model=MODEL, messages=QUESTION, resume="llama.cpp"
+        ) as stream:
+            if arguments is None:
+                for _ in range(2):  # the error stays
+                    with pytest.raises(StreamTruncatedError, match="gave another answer"):
+                        await stream.completion()
+                return
+            message = (await stream.completion()).choices[0].message
+        assert message.content.startswith("Let me look.")
+        if arguments:
+            assert [call.function.arguments for call in message.tool_calls] == [arguments]
