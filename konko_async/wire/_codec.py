@@ -63,11 +63,11 @@ class Codec(Generic[T]):
         value._raw = body  # type: ignore[attr-defined]  # noqa: SLF001 - the slot of Wire
         return value, plain
 
-    def count_plain(self, bodies: list[Any], count: int) -> int:
+    def count_plain(self, bodies: list[bytes], count: int) -> int:
         """Return how many of the first ``count``, in a row, have no unknown fields.
 
         Args:
-            bodies: JSON; all bytes, or all text.
+            bodies: JSON as bytes.
             count: of those that ``strict`` has read.
         """
         probe = self._probe
@@ -77,10 +77,7 @@ class Codec(Generic[T]):
                 return 1
             # Joined to one array: one call into C instead of one per chunk.
             read = bodies if count == len(bodies) else bodies[:count]
-            if type(read[0]) is bytes:
-                self._probe_all(b"[%b]" % b",".join(read))
-            else:
-                self._probe_all("[" + ",".join(read) + "]")
+            self._probe_all(b"[%b]" % b",".join(read))
         except _REFUSED:
             # One of them has unknown fields, or the array was refused for another reason: find out
             # which.
