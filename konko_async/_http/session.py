@@ -224,7 +224,8 @@ class Transport:
         self._key = key
         self._headers = _base_headers(key, settings.openai_api_key, settings.headers)
         self._encoded = (_encoded(self._headers), _encoded(_for_stream(self._headers)))
-        self._names = frozenset(map(str.lower, self._headers))
+        # What cannot be added to the encoded ones: it takes the place of one, or is aiohttp's job.
+        self._taken = _SPECIAL.union(map(str.lower, self._headers))
         self._plain = _is_plain(self._headers)
 
     def open(self, request: Request) -> Coroutine[Any, Any, OpenResponse]:
@@ -386,13 +387,11 @@ class Transport:
 
     def _fields(self, request: Request) -> bytes | None:
         """Return the headers as they are sent; None: one says how the request is to be sent."""
-        names = self._names
         if request.target is None and self._plain:
             fields = self._encoded[request.stream]
             for name, value in request.headers.items():
-                lower = name.lower()
-                if lower in names or lower in _SPECIAL:
-                    break  # it takes the place of another
+                if name.lower() in self._taken:
+                    break
                 fields += _line(name, value)
             else:
                 return fields
