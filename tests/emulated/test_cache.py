@@ -406,16 +406,17 @@ async def test_places_without_end_cost_no_memory_without_end(emulator, folder):
 async def test_a_table_that_is_gone_costs_no_call(emulator, folder, caplog):
     async with make_client(emulator, cache=folder) as client:
         await ask(client, stream=False, **FIXED)
-        await client.cache.close()
+        async with asyncio.timeout(30):
+            while not read(folder):  # its thread has not written it yet
+                await asyncio.sleep(0.01)
         with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
-            database.execute("ALTER TABLE answers RENAME TO others")
+            database.execute("DROP TABLE answers")
         for number in range(3):
             answer = await ask(client, stream=False, seed=number)
             assert text_of(answer)
-            await client.cache.close()
-        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
-            database.execute("DROP TABLE answers")
-            database.execute("ALTER TABLE others RENAME TO answers")
+            assert not answer.from_cache
+    [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "cannot be used (OperationalError: no such table" in warning.getMessage()
 
 
 def test_a_transaction_that_fails_is_taken_back(folder):
