@@ -16,6 +16,7 @@ from konko_async.limits import (
     TokenBucket,
     estimate_tokens,
 )
+from konko_async.limits._estimate import prompt_tokens
 from konko_async.testing import jumping_time
 
 
@@ -185,3 +186,7 @@ def test_prompts_and_inputs_have_an_estimate_too():
     assert estimate_tokens({"input": ["a" * 200, "a" * 200]}) == 100
     # Of a text the answer is counted, too.
     assert estimate_tokens({"prompt": "a" * 400, "max_tokens": 7}) == 107
+
+
+def test_prompts_alone_are_counted_too():
+    assert prompt_tokens({"prompt": "a" * 400}) == prompt_tokens({"input": "a" * 400}) == 100

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from konko_async._streaming.accumulate import ChatAccumulator, brings
+from konko_async._streaming.chunk_repair import ChunkRepair
 from konko_async.wire import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -357,3 +358,17 @@ def test_a_null_logprob_is_not_certainty():
     (token,) = answer.choices[0].logprobs.content
     assert token.logprob is None
     assert token.top_logprobs[0].logprob is None
+
+
+def test_halves_of_a_character_are_joined_also_where_deltas_are_texts():
+    """A server that writes its deltas as bare texts, and cuts them as JSON escapes them."""
+    known = ChatCompletionChunk
+    repair = ChunkRepair(known, 1)
+    first = b'{"choices":[{"index":0,"delta":"a\\ud83d"}]}'
+    second = b'{"choices":[{"index":0,"delta":"\\ude00"}]}'
+    text = ""
+    for data in (first, second):
+        mended = repair.mend(data, json.loads(data))
+        text += json.loads(data if mended is None else mended)["choices"][0]["delta"]["content"]
+    assert text == "a\U0001f600"
+    assert repair.rest() is None
