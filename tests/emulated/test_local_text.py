@@ -44,7 +44,7 @@ def test_it_is_cut_after_a_sentence_or_a_word():
 
 
 @given(st.text(alphabet="ab .:`_*[]()<>!|\n\t#=-~$'éx", max_size=200), st.integers(1, 60))
-@settings(max_examples=100)
+@settings(max_examples=300)
 def test_any_text_becomes_one_short_line(text, limit):
     result = condense(text, limit)
     assert len(result) <= limit

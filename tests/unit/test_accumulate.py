@@ -223,7 +223,7 @@ def expected(whole):
     return msgspec.convert(whole, ChatCompletion)
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(streams(), st.lists(st.integers(0, 4), max_size=6))
 def test_a_completion_cut_into_chunks_comes_back(stream, sizes):
     whole, chunks = stream
