@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from konko_async._balance.endpoint import Affinity, Balance, Endpoint
     from konko_async._core.config import Settings
     from konko_async._core.pipeline import Handler, Request
-    from konko_async._engine.exchange import Exchange
+    from konko_async._engine.attempt import Exchange
     from konko_async.middleware import CircuitBreakerMiddleware
     from konko_async.middleware._retry import MayMove
     from konko_async.middleware._telemetry import AttemptLog

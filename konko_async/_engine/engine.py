@@ -23,8 +23,7 @@ from konko_async._core.pipeline import (
     split,
 )
 from konko_async._core.policies import Priority, RateLimit, RetryPolicy, Timeout, TimeoutLike
-from konko_async._engine.attempt_handler import AttemptHandler
-from konko_async._engine.exchange import Exchange
+from konko_async._engine.attempt import AttemptHandler, Exchange
 from konko_async._engine.model_index import ModelIndex
 from konko_async._engine.operations import MODELS
 from konko_async._http.session import Transport
