@@ -99,9 +99,7 @@ class _Mean:
         self._squares += difference * (value - self.mean)
 
     def error(self) -> float:
-        """Standard error of the mean."""
-        if self.count < 2:  # noqa: PLR2004  (one value has no spread)
-            return math.inf
+        """Standard error of the mean of two values or more, as one has no spread."""
         return math.sqrt(self._squares / (self.count - 1) / self.count)
 
     def precise(self) -> bool:

@@ -178,3 +178,13 @@ def test_a_few_places_are_all_used():
         shares.append(ours / max(best))
     assert sum(shares) / len(shares) >= 0.95
     assert min(shares) >= 0.85
+
+
+@pytest.mark.parametrize("slow", range(20))
+def test_with_one_call_left_there_is_nothing_lower_to_test(slow):
+    adaptive = AdaptiveConcurrency()
+    # Latency rises, and while that is looked into, the demand falls to one call at a time.
+    calls = [(0.1, 4)] * 40 + [(1.0, 4)] * slow + [(1.0, 1)] * 60
+    for at, (latency, in_flight) in enumerate(calls):
+        adaptive.observe(float(at), at - 0.5, in_flight, latency, "ok")
+    assert adaptive.limit > 1
