@@ -74,7 +74,7 @@ class ResumableReader:
 
     __slots__ = (
         "_barren", "_call", "_dialect", "_failure", "_held", "_inner", "_left", "_length",
-        "_outlives", "_proceed", "_resume", "_shown", "_splice", "_tail", "_thought", "_tokens",
+        "_proceed", "_resume", "_shown", "_splice", "_tail", "_thought", "_tokens",
         "_tools", "_usages", "_whole", "accumulated", "chunks", "ended", "ready", "resumed",
     )  # fmt: skip
 
@@ -98,7 +98,6 @@ class ResumableReader:
         self._resume = resume
         self._left = continue_on_length
         self._whole = whole
-        self._outlives = False
         self._shown: list[str] = []
         self._tokens = self._barren = 0
         self._splice: Splice | None = None
@@ -123,12 +122,12 @@ class ResumableReader:
     @property
     def outlives_cancellation(self) -> bool:
         """Whether a cancelled reader leaves the stream open."""
-        return self._outlives
+        return self._inner.outlives_cancellation
 
     @outlives_cancellation.setter
     def outlives_cancellation(self, value: bool) -> None:
         """Set it, for this call and those that continue it."""
-        self._outlives = self._inner.outlives_cancellation = value
+        self._inner.outlives_cancellation = value
 
     def received(self) -> Received:
         """Return the head of the last answer."""
@@ -157,13 +156,12 @@ class ResumableReader:
         Raises:
             APIError: the answer failed, and cannot be continued; ``partial`` is all that came.
         """
-        if self.ready:
-            return True
         if self._failure is not None:
             raise copy.copy(self._failure)
         while not self.ended:
             try:
-                more = await self._inner.fill()
+                # Opening a call waits for its first delta: by then all of it may have come.
+                more = bool(self._inner.decoder.ready) or await self._inner.fill()
             except KonkoError as error:
                 cut: KonkoError | None = error
                 more = False
@@ -304,8 +302,9 @@ class ResumableReader:
             response, call = await self._proceed(progress)
         except KonkoError as error:
             self._fail(error, cause)
-        self._inner = response.stream
-        self._inner.outlives_cancellation = self._outlives
+        reader: StreamReader[ChatCompletionChunk, ChatCompletion] = response.stream
+        reader.outlives_cancellation = self.outlives_cancellation
+        self._inner = reader
         self._call.attempts += call.attempts
         self.resumed += 1
         if self.ended:  # it was given up meanwhile

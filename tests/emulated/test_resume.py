@@ -14,6 +14,7 @@ from konko_async import (
     BadRequestError,
     ConfigurationError,
     Endpoint,
+    StreamError,
     StreamTruncatedError,
     Timeout,
 )
@@ -108,6 +109,93 @@ async def test_without_resume_a_cut_is_raised_as_ever():
         with pytest.raises(StreamTruncatedError) as caught:
             await read(client)
         assert caught.value.partial.choices[0].message.content == "".join(TOKENS[:3])
+
+
+async def test_an_answer_that_comes_in_one_read_is_not_lost():
+    whole = events({"content": "Hel"}, {"content": "lo"}, finish="stop", together=True)
+    async with FaultServer(whole) as one, client_of(one) as client:
+        text, completion, stream = await read(client, resume="vllm")
+        assert (text, stream.resumed) == ("Hello", 0)
+        assert completion.choices[0].message.content == "Hello"
+        assert completion.choices[0].finish_reason == "stop"
+
+
+async def test_the_first_token_does_not_wait_for_the_second():
+    answer = events({"content": "Hel"}, {"content": "lo"}, finish="stop")
+    place = answer.wire.rindex(b"data:", 0, answer.wire.index(b'"lo"'))
+    async with (
+        FaultServer(answer.stall(place)) as one,
+        client_of(one) as client,
+        client.chat.completions.stream(model=MODEL, messages=QUESTION, resume="vllm") as stream,
+    ):
+        texts = stream.text()
+        assert await anext(texts) == "Hel"
+        await one.wait_for_stall()
+        one.release()
+        assert [text async for text in texts] == ["lo"]
+
+
+async def test_what_came_is_read_in_batches_too():
+    async with Emulator(answer=model_of("vllm")) as one, client_of(one) as client:
+        one.script(faults.Cut(after_chunks=4))
+        async with client.chat.completions.stream(
+            model=MODEL, messages=QUESTION, resume="vllm"
+        ) as stream:
+            chunks = []
+            while (batch := await stream.read()) is not None:
+                assert batch.shape is None  # each is read by itself
+                chunks += batch.chunks()
+            assert stream.resumed == 1
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
+
+
+async def test_a_continuation_does_not_repeat_how_the_model_came_to_it():
+    begun = events({"reasoning": "Hm."}, {"content": "Let"})
+    rest = events({"reasoning": "Go on."}, {"content": " me."}, finish="stop")
+    async with FaultServer(begun, rest) as one, client_of(one) as client:
+        text, whole, stream = await read(client, resume="vllm")
+        assert (text, stream.resumed) == ("Let me.", 1)
+        assert whole.choices[0].message.reasoning == "Hm."
+
+
+async def test_closed_by_another_task_while_it_is_resumed():
+    begun = events({"content": "Let"})
+    rest = events({"content": " me."}, finish="stop")
+    place = rest.wire.index(b"data:")
+    server = FaultServer(begun, rest.stall(place))
+    async with server, client_of(server, retry=None) as client:
+        async with client.chat.completions.stream(
+            model=MODEL, messages=QUESTION, resume="vllm"
+        ) as stream:
+            texts = stream.text()
+            assert await anext(texts) == "Let"
+            reading = asyncio.ensure_future(anext(texts, None))
+            await server.wait_for_stall()
+            await stream.close()
+            server.release()
+            assert await reading is None
+            assert (stream.closed, stream.resumed) == (True, 1)
+            with pytest.raises(StreamError, match="closed before its end"):
+                await stream.completion()
+        await server.wait_until_closed()
+
+
+async def test_what_was_held_back_is_no_part_of_the_answer():
+    class Point(msgspec.Struct):
+        x: int
+
+    begun = events({"content": '{"x"'})
+    async with (
+        FaultServer(begun, Answer.error(400, "no more")) as one,
+        client_of(one, retry=None) as client,
+        client.chat.completions.stream(
+            model=MODEL, messages=QUESTION, resume="vllm", response_format=Point
+        ) as stream,
+    ):
+        with pytest.raises(BadRequestError, match="no more") as caught:
+            await stream.completion()
+        assert caught.value.partial is None
+        assert "was to be resumed after StreamTruncatedError" in caught.value.__notes__[-1]
 
 
 async def test_a_server_that_always_cuts_is_given_up_with_all_that_came():
@@ -350,8 +438,8 @@ def test_usage_of_all_calls_is_added_up():
     assert (found.prompt_tokens, found.completion_tokens, found.total_tokens) == (11, 22, 33)
 
 
-def events(*deltas, finish=None):
-    """A stream of these deltas; without a finish it is cut."""
+def events(*deltas, finish=None, together=False):
+    """A stream of these deltas, in one write or several; without a finish it is cut."""
     chunks = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     if finish is not None:
         chunks.append({"index": 0, "delta": {}, "finish_reason": finish})
@@ -359,7 +447,11 @@ def events(*deltas, finish=None):
         f"data: {json.dumps({'id': 'c', 'choices': [chunk]})}\n\n".encode() for chunk in chunks
     ]
     end = [b"data: [DONE]\n\n"] if finish is not None else []
-    return Answer.body([*lines, *end], content_type="text/event-stream", framing="chunked")
+    pieces = [*lines, *end]
+    return Answer.body(
+        [b"".join(pieces)] if together else pieces,
+        content_type="text/event-stream", framing="chunked",
+    )  # fmt: skip
 
 
 def tool_call(arguments):
