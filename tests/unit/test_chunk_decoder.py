@@ -1,0 +1,109 @@
+"""What a streamed answer's bytes become where something is special: fed as reads, without sockets."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from konko_async import ResponseDecodeError, StreamServerError, StreamTruncatedError
+from konko_async._streaming.accumulate import ChatAccumulator
+from konko_async._streaming.chunk_decoder import ChunkDecoder
+from konko_async.sse import MAX_EVENT_BYTES
+from konko_async.wire import ChatCompletionChunk
+from konko_async.wire._codec import codec_of
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(value):
+    return b"data: %b\n\n" % json.dumps(value).encode()
+
+
+def chunk(text, name="c", reason=None):
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return event({"id": name, "created": 1, "model": "m", "choices": [choice]})
+
+
+def decoder_of(*reads):
+    """A decoder that has been fed with these reads, and was emptied after each."""
+    head = SimpleNamespace(headers={"content-type": "text/event-stream"}, request_id="r")
+    decoder = ChunkDecoder(head, codec_of(ChatCompletionChunk), ChatAccumulator(), choices=1)
+    for data in reads:
+        if decoder.done or not decoder.take_alike(data):  # as the reader has it
+            decoder.take(data)
+        decoder.ready.clear()
+    return decoder
+
+
+def text_of(decoder):
+    return "".join(c.message.content or "" for c in decoder.accumulated.result().choices)
+
+
+def test_signs_of_life_that_fill_the_first_piece_do_not_hide_the_text_behind_them():
+    life = event({"type": "ping", "at": 12}) * 200
+    decoder = decoder_of()
+    assert decoder.take(life + chunk("Hel"))
+    assert text_of(decoder) == "Hel"
+    assert not decoder.splitter.waiting
+
+
+def test_chunks_alike_behind_the_end_are_not_of_the_answer():
+    decoder = decoder_of(chunk("Hel"), chunk("lo"), DONE, chunk(" there") * 3)
+    assert decoder.done
+    assert decoder.failure is None
+    assert text_of(decoder) == "Hello"
+    assert decoder.chunks == 2
+
+
+def test_a_server_whose_chunks_are_never_alike_is_soon_no_longer_learned_from():
+    decoder, templates = decoder_of(), []
+    for number in range(12):
+        decoder.take(chunk(f"{number} ", name=f"c{number}"))
+        decoder.ready.clear()
+        templates.append(decoder.template)
+    learned = {id(template) for template in templates if template is not None}
+    assert len(learned) == 8
+    assert templates[-1] is templates[8]
+    assert text_of(decoder) == "".join(f"{number} " for number in range(12))
+
+
+@pytest.mark.parametrize("kept_back", [False, True], ids=["by a read", "by the end"])
+def test_an_event_beyond_the_cap_ends_the_answer(kept_back):
+    long = b'data: "' + b"x" * MAX_EVENT_BYTES
+    decoder = decoder_of(*([chunk("Hel") + long] if kept_back else [chunk("Hel"), long]))
+    assert (decoder.failure is None) is kept_back  # first what came before it
+    decoder.end()
+    assert isinstance(decoder.failure, ResponseDecodeError)
+    assert "longer than" in str(decoder.failure)
+    assert text_of(decoder) == "Hel"
+
+
+def test_the_end_of_nothing_is_no_answer():
+    decoder = decoder_of(DONE)
+    assert isinstance(decoder.failure, StreamTruncatedError)
+    assert "without a single choice" in str(decoder.failure)
+    assert decoder.failure.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "said"),
+    [
+        (b'data: {"choices": [{"delta"\n\n', ResponseDecodeError, "JSON"),
+        (b"data: [1, 2]\n\n", ResponseDecodeError, "no ChatCompletionChunk"),
+        (event("the backend is gone"), StreamServerError, "the backend is gone"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", chunk("Hel")], ids=["first", "after text"])
+def test_what_is_no_chunk_ends_the_answer(data, kind, said, before):
+    decoder = decoder_of(before + data + chunk("lo") + DONE)
+    assert isinstance(decoder.failure, kind)
+    assert said in str(decoder.failure)
+    assert not decoder.done
+    assert text_of(decoder) == ("Hel" if before else "")
+
+
+def test_under_a_name_of_its_own_anything_may_come():
+    named = b"event: note\ndata: {oops\n\n" + b'event: note\ndata: "words"\n\n'
+    decoder = decoder_of(chunk("Hel") + named, chunk("lo", reason="stop"))
+    decoder.end()
+    assert (decoder.done, decoder.failure, text_of(decoder)) == (True, None, "Hello")
