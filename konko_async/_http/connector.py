@@ -172,7 +172,7 @@ def _socket_factory(keepalive: KeepAlive | None) -> Callable[[Any], socket.socke
             (getattr(socket, "TCP_KEEPINTVL", None), keepalive.interval),
             (getattr(socket, "TCP_KEEPCNT", None), keepalive.count),
         ):
-            if option is not None:
+            if option is not None:  # pragma: no branch - the platforms of the tests have all three
                 options.append((socket.IPPROTO_TCP, option, value))
 
     def make(address: Any) -> socket.socket:
@@ -223,7 +223,8 @@ def dropped(
     Called by a weak reference, before any finaliser of what is collected: aiohttp's would warn
     first, in its own words, of the session and of the connector.
     """
-    if session.closed:
+    connector = session.connector
+    if connector is None or session.closed:
         return
     warnings.warn(
         "unclosed AsyncKonko: use 'async with AsyncKonko(...) as client', or "
@@ -232,10 +233,7 @@ def dropped(
         source=settings,
         stacklevel=2,
     )
-    connector = session.connector
     session.detach()
-    if connector is None:
-        return
     forked = pid != os.getpid()
     if loop.is_running() and not forked:
         # Streams still being read keep their connection. The collector may run in any thread.

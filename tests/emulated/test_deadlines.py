@@ -96,6 +96,12 @@ async def test_no_first_token(answer):
         await server.wait_until_closed()
 
 
+async def test_the_first_token_has_its_own_time_however_short_the_silence_may_be():
+    server = FaultServer(STREAM.pause(start_of(b"Hel"), 3 * SHORT))
+    async with serving(server, timeout=Timeout(first_token=60, idle=SHORT)) as client:
+        assert text_of(await ask(client, stream=True)) == "Hello!"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

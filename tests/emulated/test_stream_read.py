@@ -130,6 +130,28 @@ async def test_a_failure_comes_after_what_came_before_it(fault, error):
                 await stream.read()
 
 
+async def test_what_came_before_a_cut_is_not_lost_to_a_reader_that_comes_late():
+    answer = Answer.stream(["Hel", "lo", "!"])
+    cut = answer.stall(_event(answer, b'"lo"')).cut(_event(answer, b'"!"'))
+    async with serving(server := FaultServer(cut)) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            texts = stream.text()
+            assert await anext(texts) == "Hel"
+            await server.wait_for_stall()
+            server.release()
+            while stream._reader.answer.content.exception() is None:  # until it has been cut here
+                await asyncio.sleep(0)
+            assert await anext(texts) == "lo"
+            with pytest.raises(StreamTruncatedError) as caught:
+                await anext(texts)
+            assert text_of(caught.value.partial) == "Hello"
+
+
+def _event(answer, text):
+    """Where the event that brings a text begins."""
+    return answer.wire.rindex(b"data:", 0, answer.wire.index(text))
+
+
 async def test_closed_while_it_is_read():
     answer = Answer.stream(["Hel", "lo"])
     server = FaultServer(answer.stall(answer.wire.index(b'"lo"') - 120))

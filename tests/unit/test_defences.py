@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from konko_async._core.config import (
 from konko_async._core.key_source import KeySource
 from konko_async._core.redaction import Redactor
 from konko_async._core.secret import Secret
+from konko_async._http.connector import socket_options
 from konko_async.limits import RequestBucket, TokenBucket
 from konko_async.middleware._fallback import may_fail_over
 from konko_async.relay import ChatCall, RelayOptions, RelayReply, StreamStats
@@ -244,6 +246,13 @@ def test_the_probes_of_silent_connections():
         for value in (0, highest + 1, True, 1.5):
             with pytest.raises(ConfigurationError, match=name):
                 KeepAlive(**{name: value})
+
+
+def test_a_socket_that_refuses_the_probes_is_closed():
+    make = socket_options(KeepAlive())["socket_factory"]
+    with pytest.raises(OSError) as caught:  # no TCP, and so none of its options
+        make((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "unused"))
+    assert caught.traceback[-1].locals["made"].fileno() == -1
 
 
 def test_query_parameters_are_texts_and_numbers():
