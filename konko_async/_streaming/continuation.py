@@ -177,8 +177,14 @@ class Splice:
         return rest
 
     def flush(self) -> str:
-        """Return what was held back at the end: it was no repetition after all."""
+        """Return what was held back at the end: it was no repetition after all.
+
+        Of an answer that was asked for again, nothing: it ended before what was shown does.
+        """
         held, self._held = self._held, ""
+        if self._again:
+            self.strayed |= bool(held)
+            return ""
         return held
 
 

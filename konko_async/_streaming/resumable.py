@@ -12,12 +12,13 @@ from konko_async._core.classification import classify
 from konko_async._streaming.accumulate import ChatAccumulator, brings
 from konko_async._streaming.continuation import Splice, usage_of_all
 from konko_async.errors import APIError, KonkoError, StreamError, StreamTruncatedError
+from konko_async.wire import ChatCompletionChunk, ChoiceDelta, ChunkChoice
 
 if TYPE_CHECKING:
     from konko_async._core.pipeline import Call, Response
     from konko_async._streaming.continuation import PrefillDialect
     from konko_async._streaming.reader import StreamReader
-    from konko_async.wire import ChatCompletion, ChatCompletionChunk, ChunkChoice, Usage
+    from konko_async.wire import ChatCompletion, Usage
     from konko_async.wire._base import Received
 
 __all__ = ["ResumableReader", "ResumeState"]
@@ -251,10 +252,8 @@ class ResumableReader:
                 self._hand_on(chunk)
 
     def _finish(self) -> None:
-        if self._splice is not None and (rest := self._splice.flush()) and self._tail:
-            delta = self._tail[0].choices[0].delta if self._tail[0].choices else None
-            if delta is not None:
-                delta.content = rest + (delta.content or "")
+        if self._splice is not None and (rest := self._splice.flush()):
+            self._add_rest(rest)
         if self._splice is not None and self._splice.strayed:
             # Asked again, it said something else. Its tool calls count; its text is not the one
             # that the reader has begun.
@@ -265,6 +264,15 @@ class ResumableReader:
                     choice.delta.content = None
         self._end_call(keep=True)
         self.ended = True
+
+    def _add_rest(self, rest: str) -> None:
+        """Add text that looked like a repetition and was none, before what ends the answer."""
+        for chunk in self._tail:
+            for choice in chunk.choices:
+                choice.delta.content = rest + (choice.delta.content or "")
+                return
+        delta = ChoiceDelta(content=rest)  # nothing but [DONE] ended it
+        self._held.append(ChatCompletionChunk(choices=[ChunkChoice(delta=delta)]))
 
     # -- continuing ------------------------------------------------------------------------------
 

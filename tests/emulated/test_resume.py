@@ -430,6 +430,8 @@ def test_half_of_a_character_is_completed():
     splice = Splice(f"go {half}", DIALECTS[2])
     assert splice.sent == "go "
     assert splice.feed("🎉!") == low.decode("utf-16-be", "surrogatepass") + "!"
+    other = Splice(f"go {half}", DIALECTS[2])
+    assert other.feed("😀!") == "😀!"  # it goes on with another character
 
 
 def test_usage_of_all_calls_is_added_up():
@@ -472,7 +474,8 @@ BEGUN = events({"content": "Let me look."}, tool_call('{"a'))
         # It said it in other words; what it wants called counts.
         (events({"content": "I look."}, tool_call('{"a": 2}'), finish="tool_calls"), '{"a": 2}'),
         (events({"content": "No need to look.", "reasoning": "?"}, finish="stop"), None),
-        (events({"content": "Let"}, finish="stop"), ""),
+        (events({"content": "Let"}, finish="stop"), None),
+        (events({"content": "Let"}, tool_call('{"a": 3}'), finish="tool_calls"), '{"a": 3}'),
     ],
 )
 async def test_an_answer_with_a_tool_call_is_asked_for_again(again, arguments):
@@ -486,6 +489,21 @@ async def test_an_answer_with_a_tool_call_is_asked_for_again(again, arguments):
                         await stream.completion()
                 return
             message = (await stream.completion()).choices[0].message
-        assert message.content.startswith("Let me look.")
-        if arguments:
-            assert [call.function.arguments for call in message.tool_calls] == [arguments]
+        assert message.content == "Let me look."
+        assert [call.function.arguments for call in message.tool_calls] == [arguments]
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("ends", [[STOP, USAGE], [USAGE, STOP], [USAGE], []])
+async def test_text_that_looked_like_a_repetition_is_not_lost(ends):
+    """A server whose kind repeats what it was given, and that does not: "ha ha " goes on "ha "."""
+    said = [{"choices": [{"index": 0, "delta": {"content": "ha "}}]}, *ends]
+    again = Answer.events([*map(json.dumps, said), "[DONE]"])
+    begun = events({"content": "ha "}, {"content": "ha "})
+    async with FaultServer(begun, again) as one, client_of(one) as client:
+        text, whole, stream = await read(client, resume="mistral")
+        assert text == whole.choices[0].message.content == "ha ha ha "
+        assert stream.resumed == 1
