@@ -6,6 +6,9 @@ import logging
 import pickle
 import sqlite3
 import stat
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
@@ -334,6 +337,41 @@ async def test_a_database_of_another_version_is_left_alone(folder):
         AnswerCache(folder).check()
 
 
+async def test_a_database_that_can_be_used_passes_the_check(folder):
+    AnswerCache(folder).check()
+    assert read(folder) == []
+
+
+async def test_a_request_that_a_layer_emptied_is_not_looked_up(folder):
+    async def emptied(request, call_next):
+        return await call_next(request.replace(content=b""))
+
+    server = FaultServer(Answer.whole("Hello"), Answer.whole("Hello"))
+    async with serving(server, cache=folder, middleware=[emptied]) as client:
+        for _ in range(2):
+            assert not (await ask(client, stream=False, **FIXED)).from_cache
+        assert client.cache.stats.passed == 2
+
+
+async def test_a_stream_longer_than_what_is_kept_is_handed_on_and_not_kept(folder):
+    part = "x" * (1 << 20)
+    async with serving(FaultServer(Answer.stream([part] * 34)), cache=folder) as client:
+        assert text_of(await ask(client, stream=True, **FIXED)) == part * 34
+        assert client.cache.stats.stored == 0
+
+
+async def test_of_two_answers_the_one_that_was_returned_is_kept(folder):
+    async def twice(request, call_next):
+        await call_next(request)
+        return await call_next(request)
+
+    server = FaultServer(Answer.whole("first"), Answer.whole("second"))
+    async with serving(server, cache=folder, middleware=[per_attempt(twice)]) as client:
+        for cached in (False, True):
+            answer = await ask(client, stream=False, **FIXED)
+            assert (text_of(answer), answer.from_cache) == ("second", cached)
+
+
 async def test_an_answer_that_cannot_be_read_any_more_is_asked_for_again(emulator, folder):
     async with make_client(emulator, cache=folder) as client:
         await ask(client, stream=False, **FIXED)
@@ -343,6 +381,17 @@ async def test_an_answer_that_cannot_be_read_any_more_is_asked_for_again(emulato
     async with make_client(emulator, cache=folder) as client:
         assert not (await ask(client, stream=False, **FIXED)).from_cache
         assert (await ask(client, stream=False, **FIXED)).from_cache
+
+
+async def test_a_hit_on_what_was_not_used_for_long_is_noted_as_a_use(emulator, folder):
+    for asks in (1, 2):
+        async with make_client(emulator, cache=folder) as client:
+            assert (await ask(client, stream=False, **FIXED)).from_cache is (asks == 2)
+        with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+            (used,) = database.execute("SELECT used FROM answers").fetchone()
+            assert used == pytest.approx(time.time(), abs=600)
+            database.execute("UPDATE answers SET used = 0")
+            database.commit()
 
 
 @pytest.mark.parametrize(
@@ -419,6 +468,26 @@ async def test_a_table_that_is_gone_costs_no_call(emulator, folder, caplog):
     assert "cannot be used (OperationalError: no such table" in warning.getMessage()
 
 
+def test_a_database_that_another_process_prepares_is_waited_for(folder, monkeypatch):
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE being_made (key)")
+        # SQLite does not wait for it. The other one is ready while we do.
+        monkeypatch.setattr(time, "sleep", lambda _: other.execute("COMMIT"))
+        Database(str(folder)).close()
+    assert read(folder) == []
+
+
+def test_a_database_that_cannot_be_prepared_is_not_tried_again(folder, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it will not get better"))
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as other:
+        other.execute("CREATE VIEW answers AS SELECT 1 AS used")
+    with pytest.raises(sqlite3.OperationalError, match="view"):
+        Database(str(folder))
+
+
 def test_a_transaction_that_fails_is_taken_back(folder):
     database = Database(str(folder))
     entry = Entry({}, b"body", 1.0)
@@ -434,3 +503,51 @@ def test_a_transaction_that_fails_is_taken_back(folder):
     database.write([(b"k", entry)], [], 1.0)  # no transaction is open any more
     assert set(database.find([b"k"], 1.0)[0]) == {b"k"}
     database.close()
+
+
+AFTER_FORK = """
+    import asyncio, contextlib, os, sqlite3, sys, time
+    from konko_async import AsyncKonko
+
+    base_url, folder, file, model = sys.argv[1:]
+    client = AsyncKonko("any", base_url, cache=folder)
+
+    async def ask():
+        messages = [{"role": "user", "content": "Hi"}]
+        answer = await client.chat.completions.create(
+            model=model, messages=messages, temperature=0
+        )
+        print(answer.from_cache, flush=True)
+
+    asyncio.run(ask())
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        while not database.execute("SELECT count(*) FROM answers").fetchone()[0]:
+            time.sleep(0.01)  # its thread has not written it yet
+    for asks in (True, False):  # the threads are the parent's; one child does not even begin
+        child = os.fork()
+        if not child:
+            if asks:
+                asyncio.run(ask())
+            asyncio.run(client.close())
+            sys.exit()
+        assert os.waitpid(child, 0)[1] == 0
+    asyncio.run(ask())
+    asyncio.run(client.close())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+async def test_after_a_fork_both_processes_use_the_folder(emulator, folder):
+    arguments = emulator.base_url, folder, folder / FILE, MODEL
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", textwrap.dedent(AFTER_FORK), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # In the parent, in the child that asks, and in the parent again.
+    assert done.stdout.split() == ["False", "True", "True"]
+    assert len(emulator.requests) == 1

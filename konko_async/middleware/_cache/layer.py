@@ -103,7 +103,10 @@ class StoredHeaders(Mapping[str, str]):
 
 
 class StoredAnswer:
-    """An answer out of the cache, in the form of one whose head has arrived."""
+    """An answer out of the cache, in the form of one whose head has arrived.
+
+    Its reads neither wait nor fail, so there is nothing to interrupt, and nothing left over.
+    """
 
     __slots__ = (
         "_body",
@@ -131,13 +134,6 @@ class StoredAnswer:
         body, self._body = self._body, b""
         self.received_all, self.at_eof = True, not body
         return body
-
-    def leftover(self) -> bytes:
-        """Return nothing: no read fails."""
-        return b""
-
-    def interrupt(self, error: Exception) -> None:
-        """Do nothing: no read waits."""
 
     def release(self) -> None:
         """Do nothing: there is no connection."""
@@ -365,7 +361,7 @@ class _Tape:
         if self._size > _LONGEST:
             self.broken = True
             self.parts.clear()
-        elif not self.broken:
+        else:
             self.parts.append(data)
         return data
 
