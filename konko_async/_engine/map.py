@@ -152,8 +152,9 @@ class _MapState(Generic[R]):
             result = MapResult(index, request, completion, None)
         # What ended() would do in the next iteration of the loop, at a tenth of the cost; it is for
         # tasks that are cancelled or fail.
+        # A task that starts eagerly (from Python 3.12 on) may get here before it is known.
         task = work.task
-        if task is not None and task.remove_done_callback(self.ended):
+        if task is not None and task.remove_done_callback(self.ended):  # pragma: no branch - 3.12
             del self.running[task]
             self.wake_feeder()
         self.deliver(result)

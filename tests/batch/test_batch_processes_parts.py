@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from konko_async import AsyncKonko, ConfigurationError, Fallback, RateLimit, RateLimitTimeoutError
+from konko_async import (
+    AsyncKonko,
+    ConfigurationError,
+    Endpoint,
+    Fallback,
+    RateLimit,
+    RateLimitTimeoutError,
+)
 from konko_async.batch._workers.subprocess import Pipe
 from konko_async.remote import Admission, RemoteLimiter, pack_client, unpack_client
 from konko_async.testing import Emulator
@@ -79,6 +86,25 @@ async def test_a_packed_client_makes_the_same_calls():
     assert sent.headers["x-team"] == "blue"
     assert [type(record).__name__ for record in records] == ["Attempt", "CallRecord"]
     assert {message[0] for message in joined.sent} >= {"ask", "grant", "end"}
+
+
+async def test_a_packed_client_of_several_servers_balances_by_itself():
+    messages = [{"role": "user", "content": "x"}]
+    async with Emulator(api_keys=[KEY]) as one, Emulator(api_keys=[OTHER]) as other:
+        endpoints = [
+            Endpoint(one.base_url, api_key=KEY), Endpoint(other.base_url, api_key=OTHER, name="o"),
+        ]  # fmt: skip
+        async with AsyncKonko(endpoints=endpoints, balance="round_robin") as first:
+            joined = Joined(first)
+            copy, joined.limiter = unpack_client(pack_client(first), joined.limiter.send)
+            for _ in range(4):
+                await copy.chat.completions.create(
+                    model="codellama/codellama-13b-instruct", messages=messages
+                )
+            await turns()
+            assert in_flight(first) == 0
+            await copy.close()
+        assert [len(server.requests) for server in (one, other)] == [2, 2]
 
 
 async def test_what_cannot_go_along():

@@ -104,6 +104,18 @@ async def test_what_may_pass_is_explained_and_repeated(name, either_way):
         assert server.base_url.split("/")[2] in caught.value.message  # host and port
 
 
+@pytest.mark.parametrize("value", ["a\r\nX-More: b", "a\nb", "a\0b"])
+async def test_a_header_of_a_middleware_cannot_bring_in_another(value):
+    async def noting(request, call_next):
+        return await call_next(request.replace(headers={"X-Note": value}))
+
+    server = FaultServer(Answer.whole("Hello"))
+    async with serving(server, middleware=[noting]) as client:
+        with pytest.raises(ConfigurationError, match="line break or NUL"):
+            await ask(client, stream=False)
+        assert not server.requests
+
+
 # -- where there is no API ---------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from konko_async._structured.partial_json import Growing
 from konko_async._structured.partial_types import shape_of
 from konko_async._structured.response_format import format_of
 from konko_async.wire import ChatCompletionMessage, Choice
-from konko_async.wire._validation_errors import MisfitError
+from konko_async.wire._validation_errors import MisfitError, decoder_of, read_as
 
 SEEDS = 3000
 
@@ -421,3 +421,31 @@ def test_a_validator_that_raises_by_itself_is_a_misfit():
 
     with pytest.raises(MisfitError, match="not today"):
         read_model('{"name": "a"}', Own, Own.model_validate)
+
+
+def misfit(value, kind):
+    with pytest.raises(MisfitError) as caught:
+        read_as(json.dumps(value), kind, decoder_of(kind))
+    return caught.value.path
+
+
+def test_the_key_at_fault_is_found_though_a_check_of_the_type_fails_without_it():
+    class Sheet(msgspec.Struct):
+        cells: dict[str, int]
+
+        def __post_init__(self):
+            if len(self.cells) < 6:  # while entries are taken away, to find the one at fault
+                raise RuntimeError("too few cells")
+
+    cells = dict.fromkeys("abcdef", 1) | {"d": "x"}
+    assert misfit({"cells": cells}, Sheet) == "$.cells['d']"
+
+
+def test_a_path_that_cannot_be_followed_is_left_as_it_is():
+    class Odd(msgspec.Struct):
+        dotted: dict[str, int] = msgspec.field(name="a.b", default_factory=dict)
+        other: int = msgspec.field(name="x", default=0)
+        bracketed: int = msgspec.field(name="x[...]", default=0)
+
+    assert misfit({"a.b": {"k": "x"}}, Odd) == "$.a.b[...]"
+    assert misfit({"x": 1, "x[...]": "x"}, Odd) == "$.x[...]"
