@@ -390,7 +390,7 @@ class Throttle:
     def correct(self, charges: Charges, requests: float, tokens: float) -> None:
         """Correct what was counted by :meth:`count`."""
         self.requests.spent.correct(charges[0], requests)
-        if charges[1] is not None:
+        if charges[1] is not None:  # pragma: no branch - count() always counts tokens
             self.tokens.spent.correct(charges[1], tokens)
 
     def idle(self, now: float) -> bool:

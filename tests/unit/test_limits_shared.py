@@ -402,3 +402,62 @@ async def test_a_store_that_hangs_is_asked_once_at_a_time():
         await asyncio.sleep(1)
     assert store.most == 1
     await lane.close()
+
+
+@jumping_time
+async def test_a_probe_that_hangs_is_waited_for_though_another_lane_has_failed():
+    asked = []
+
+    class Partly(Store):
+        async def exchange(self, lane, _turn):
+            asked.append(lane)
+            await asyncio.sleep(20 if asked.count(asked[0]) == 2 and lane == asked[0] else 0.001)
+            raise RateLimitStoreError("away")
+
+    limiter = Limiter(RateLimit(store=Partly(), requests_per_minute=60, burst=1))
+    hanging, failing = limiter.lane("hanging"), limiter.lane("failing")
+    held = await hanging.admit(1)
+    await asyncio.sleep(5)
+    (await hanging.admit(1)).release()  # tries the store again, which hangs
+    (await failing.admit(1)).release()
+    waiting = [asyncio.create_task(hanging.admit(1)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    held.release()
+    # Out of our share meanwhile, and without another turn.
+    for permit in await asyncio.gather(*waiting):
+        permit.release()
+    assert [lane == asked[0] for lane in asked] == [True, True, False]
+    await limiter.close()
+
+
+def test_a_turn_of_a_loop_that_stands_still_does_not_end_that_of_another_one():
+    gates, asking = [], []
+
+    class Gated(Store):
+        async def exchange(self, lane, turn):
+            asking.append(turn)
+            await gates[len(asking) - 1].wait()
+            return await super().exchange(lane, turn)
+
+    lane = lane_of(Gated(), requests_per_minute=600)
+
+    async def until_asked(count):
+        gates.append(asyncio.Event())
+        task = asyncio.ensure_future(lane.admit(1))
+        while len(asking) < count:
+            await asyncio.sleep(0)
+        return task
+
+    async def go_on(gate, task):
+        gate.set()
+        return await asyncio.wait([task], timeout=0.05)
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        late = one.run(until_asked(1))
+        waiting = other.run(until_asked(2))
+        under_way = lane._task
+        one.run(go_on(gates[0], late))
+        assert lane._task is under_way
+        other.run(go_on(gates[1], waiting))
+        waiting.result().release()
+        other.run(lane.close())
