@@ -107,3 +107,9 @@ def test_under_a_name_of_its_own_anything_may_come():
     decoder = decoder_of(chunk("Hel") + named, chunk("lo", reason="stop"))
     decoder.end()
     assert (decoder.done, decoder.failure, text_of(decoder)) == (True, None, "Hello")
+
+
+def test_a_body_that_is_no_stream_is_not_read_to_its_end():
+    decoder = decoder_of(b"<html>" + b"Sorry. " * 10_000)
+    assert isinstance(decoder.failure, ResponseDecodeError)
+    assert "no events" in str(decoder.failure)
