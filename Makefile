@@ -191,7 +191,7 @@ proof: $(VENV)/.test ## limits, outages, hedges and deadlines against a server i
 soak: $(VENV)/.test ## mixed load on a bad server, then look for leaks: SECONDS=60 STREAMS=100
 	$(BIN)/python -W error tests/soak/soak.py --seconds $(or $(SECONDS),60) --streams $(or $(STREAMS),100)
 
-bench: $(BENCH)/.made-bench $(foreach rival,openai konko litellm curator,.venv-bench-$(rival)/.made) ## measure beside all rivals, on a quiet machine: ONLY=burst,paced (about 25 min)
+bench: $(BENCH)/.made-bench $(foreach rival,openai konko litellm curator,.venv-bench-$(rival)/.made) ## measure beside all rivals, on a quiet machine: ONLY=burst,paced (about 35 min)
 	$(BENCH)/bin/python -m benchmarks $(if $(ONLY),--only $(ONLY),--json benchmarks/results.json --plots benchmarks/plots)
 
 bench-quick: $(BENCH)/.made-bench .venv-bench-openai/.made ## the same beside hand-written code and openai + aiohttp: ONLY=... (2 min)
