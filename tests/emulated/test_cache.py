@@ -541,7 +541,15 @@ async def test_after_a_fork_both_processes_use_the_folder(emulator, folder):
     arguments = emulator.base_url, folder, folder / FILE, MODEL
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", textwrap.dedent(AFTER_FORK), *arguments],
+        # From 3.12 on Python warns of forks beside threads, which is what is tried here.
+        [
+            sys.executable,
+            "-W",
+            "ignore:This process",
+            "-c",
+            textwrap.dedent(AFTER_FORK),
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         timeout=60,
