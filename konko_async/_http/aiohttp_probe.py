@@ -33,7 +33,7 @@ class Known:
 
     Attributes:
         connector: whether new connections can be bounded and timed by :class:`HookedConnector`.
-        channel: whether requests can be sent by :func:`send`.
+        channel: whether requests can be sent, and answers read, over connections of our own.
         missing: what was not recognised, in words; empty if all was.
     """
 

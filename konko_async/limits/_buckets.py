@@ -235,7 +235,7 @@ class TokenBucket:
                 self._level = level
             elif level:
                 level += elapsed * self.rate
-                if level > 0.0:  # noqa: PLR1730  (as above)
+                if level > 0.0:  # noqa: PLR1730  (min() is a call, and this is the hot path)
                     level = 0.0
                 self._level = level
         elif elapsed < 0:

@@ -278,7 +278,7 @@ def test_names_are_what_servers_take():
     assert ResponseFormat(list[int]).name == "list"
     assert ResponseFormat(Circle | Square).name == "answer"
     assert ResponseFormat(Union[Circle, Square]).name == "answer"  # noqa: UP007 - on 3.11 another class
-    assert ResponseFormat(Optional[Box]).name == "answer"  # noqa: UP045 - as above, with another name
+    assert ResponseFormat(Optional[Box]).name == "answer"  # noqa: UP045 - its name is "Optional"
     assert (
         ResponseFormat(Box, name="ein Käfig!", description="d").wire["json_schema"]["name"]
         == "ein_K_fig_"
