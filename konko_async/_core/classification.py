@@ -310,6 +310,13 @@ _STATUS_BY_NAME = {
     "unavailable": 503,
     "unavailableerror": 503,
 }
+# The names above decide; of the others, as for _NAMES, the first group that holds a name.
+_STATUS_BY_WORD = {
+    word: _STATUS_BY_KIND[kind]
+    for kind, known in reversed(_NAMES + _VAGUE_NAMES)
+    if kind in _STATUS_BY_KIND
+    for word in known
+} | _STATUS_BY_NAME
 _STATUS_DIGITS = 3
 
 
@@ -394,8 +401,7 @@ def classify_status(
         param: the parameter at fault.
         retry_statuses: the statuses that are retried.
     """
-    names = {_PUNCTUATION.sub("", name.lower()) for name in (code, type) if name}
-    kind = _kind(status, names, message, param)
+    kind = _kind(status, code, type, message[:_MESSAGE_READ], param)
     if status is None:
         return _of(kind, retryable=kind in _TRANSIENT)
     if status in _SERVER_ERRORS:
@@ -432,7 +438,13 @@ def _of(
     )
 
 
-def _kind(status: int | None, names: set[str], message: str, param: str | None) -> Kind:
+# Kept for the last errors: breaker, limits and retry ask about each one, one after the other, and
+# what takes long is to look for all these words.
+@functools.lru_cache(maxsize=64)
+def _kind(
+    status: int | None, code: str | None, type: str | None, message: str, param: str | None
+) -> Kind:
+    names = {_PUNCTUATION.sub("", name.lower()) for name in (code, type) if name}
     exact = _named(_NAMES, names)
     if exact in {"authentication", "forbidden"}:
         # Gateways refuse in the name of the key for want of credit (xAI, LiteLLM), or by a content
@@ -470,9 +482,8 @@ def _plain(status: int | None, vague: Kind | None) -> Kind:
 
 def _spoken(status: int | None, message: str) -> Kind | None:
     """Read the cause from the message, with the words that fit the status."""
-    text = message[:_MESSAGE_READ]
     for kind, statuses, pattern in _PATTERNS:
-        if (statuses is None or status in statuses) and _compiled(pattern).search(text):
+        if (statuses is None or status in statuses) and _compiled(pattern).search(message):
             return kind
     return None
 
@@ -492,10 +503,7 @@ def named_status(*names: object) -> int | None:
             if 400 <= int(text) <= 599:  # noqa: PLR2004 - the error statuses of HTTP
                 return int(text)
             continue
-        word = _PUNCTUATION.sub("", text)
-        if word in _STATUS_BY_NAME:
-            return _STATUS_BY_NAME[word]
-        for kind, known in _NAMES + _VAGUE_NAMES:
-            if kind in _STATUS_BY_KIND and word in known:
-                return _STATUS_BY_KIND[kind]
+        status = _STATUS_BY_WORD.get(_PUNCTUATION.sub("", text))
+        if status is not None:
+            return status
     return None

@@ -309,13 +309,15 @@ def _decoded(request: Request, answer: OpenResponse, body: bytes, now: float) ->
 
 async def _explanation(answer: OpenResponse, idle: float | None) -> bytes:
     """Read the body of an error answer, up to 64 KiB of it and for a few seconds."""
-    body = b""
-    try:
-        async with asyncio.timeout(earliest(idle, _ERROR_PATIENCE)):
-            while len(body) < _ERROR_BODY and (data := await answer.read()):
-                body += data
-    except (TimeoutError, *FOREIGN):
-        pass  # what was read of the explanation has to do
+    body = answer.at_hand(_ERROR_BODY)  # most come with their head, as bodies of answers do
+    if body is None:
+        body = b""
+        try:
+            async with asyncio.timeout(earliest(idle, _ERROR_PATIENCE)):
+                while len(body) < _ERROR_BODY and (data := await answer.read()):
+                    body += data
+        except (TimeoutError, *FOREIGN):
+            pass  # what was read of the explanation has to do
     if answer.at_eof:
         answer.release()
     else:

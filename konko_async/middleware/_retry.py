@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import RetryCallState, Retrying
 
 from konko_async._core.classification import classify
 from konko_async._core.graceful_stop import resting
@@ -173,12 +173,15 @@ def _given_up(_state: RetryCallState) -> None:
 class _Series:
     """The attempts of one call after the first, which has failed.
 
-    An attempt that fails returns None to tenacity and leaves its error here. Raised through
-    tenacity, the error would hold tenacity's frames, and they the error: a cycle, in which the
+    What an attempt returns or raises is left here, and tenacity sees nothing of it. Raised through
+    tenacity, an error would hold tenacity's frames, and they the error: a cycle, in which the
     caller's frames would stay alive until the collector comes.
     """
 
-    __slots__ = ("budget", "call_next", "error", "may_move", "number", "policy", "request", "rng")
+    __slots__ = (
+        "budget", "call_next", "delay", "error", "may_move", "number", "policy", "request",
+        "response", "rng",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -198,32 +201,45 @@ class _Series:
         self.call_next = call_next
         self.may_move = may_move
         self.number = 0
+        self.delay = 0.0
         self.error = first
+        self.response: Response | None = None
 
     async def run(self) -> Response:
         # tenacity drives the loop; the policy, the clock and the error that is raised are ours.
-        retrying = AsyncRetrying(
-            sleep=_pause,
-            retry=retry_if_result(self.is_retryable),
+        # Its synchronous iterator, as all that is asked of it decides at once: its asynchronous one
+        # makes coroutines of them all, at each attempt, which cost more than the attempt.
+        retrying = Retrying(
+            sleep=self.sleep,
+            retry=self.is_retryable,
             wait=self.wait,
             stop=self.stop,
             before_sleep=self.before_sleep,
             retry_error_callback=_given_up,
         )
         try:
-            response: Response | None = await retrying(self.attempt)
-            if response is not None:
-                return response
+            for attempt in retrying:
+                self.number += 1
+                if self.number > 1:  # the first one was made before, and failed
+                    await _pause(self.delay)
+                    await self.attempt()
+                attempt.retry_state.set_result(None)
+            if self.response is not None:
+                return self.response
             raise self.error
         finally:
             del self.error  # its traceback holds this frame, which holds this series
+
+    def sleep(self, seconds: float) -> None:
+        """Leave the wait to :meth:`run`, which can await it."""
+        self.delay = seconds
 
     def moves(self) -> bool:
         """Whether the next attempt goes to another endpoint, which asked for no wait."""
         return self.may_move is not None and self.may_move(self.request, self.error)
 
-    def is_retryable(self, response: Response | None) -> bool:
-        if response is not None:
+    def is_retryable(self, _state: RetryCallState) -> bool:
+        if self.response is not None:
             return False
         found = classify(self.error, self.policy.statuses)
         bound = found.max_retries
@@ -231,19 +247,15 @@ class _Series:
             return True
         return self.moves()
 
-    async def attempt(self) -> Response | None:
-        self.number += 1
-        if self.number == 1:
-            return None  # the attempt was made before, and failed
+    async def attempt(self) -> None:
         request = self.request.replace(attempt=self.number, times=AttemptTimes())
         try:
-            return await self.call_next(request)
+            self.response = await self.call_next(request)
         except KonkoError as error:
             if isinstance(error, (CircuitOpenError, RateLimitTimeoutError)):
                 # Nothing was sent this time: what the server said before is the reason.
                 error.__cause__ = self.error
             self.error = error
-            return None
 
     def wait(self, _state: RetryCallState) -> float:
         """Seconds before the next attempt: full jitter, or what the server asked for and a bit."""
