@@ -12,6 +12,9 @@ signals, pipes, terminal.
 A new interpreter is started for a command with other options of Popen than those, or with settings
 that an interpreter reads when it starts (`PYTHON...`, the locale) other than `settings`; and for all
 commands with `KONKO_FORK=0`, or where coverage is measured.
+
+The workers of pytest-xdist come in the same way from a server that has collected the tests, see
+`fork_workers`: what they import is imported once, and after a fresh checkout compiled once.
 """
 
 import atexit
@@ -47,6 +50,8 @@ _TAKE = (
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 TAKE_TERMINAL = (sys.executable, "-S", "-c", _TAKE)
+# What execnet starts for each worker of xdist.
+WORKER = (sys.executable, "-u", "-c", "import sys;exec(eval(sys.stdin.readline()))")
 _SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _LONGEST = 1 << 20  # bytes of a request: arguments and environment
 # What is read when an interpreter starts, or, of certificates, when aiohttp is imported.
@@ -70,38 +75,62 @@ _PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
 def install():
     """Let this process start commands through a server; it begins with the first of them."""
+    if _may_fork():
+        _servers[:] = [(_is_command, _Server(settings()))]
+        subprocess.Popen._execute_child = _execute_child
+
+
+def fork_workers(arguments):
+    """Let the workers of xdist be forked from a process that has imported what they will.
+
+    Args:
+        arguments: of pytest, which say what is collected.
+    """
+    if _may_fork():
+        _servers.append((_is_worker, _Server(_read_at_start(os.environ), arguments)))
+
+
+def _may_fork():
     covered = {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"} & set(os.environ)
-    if sys.platform == "linux" and os.environ.get("KONKO_FORK") != "0" and not covered:
-        subprocess.Popen._execute_child = _through(_Server(), subprocess.Popen._execute_child)
+    return sys.platform == "linux" and os.environ.get("KONKO_FORK") != "0" and not covered
 
 
-def _through(server, execute_child):
-    """Popen's method that makes the process, with the server in front of it."""
-    signature = inspect.signature(execute_child)
+# Which commands they are for, and the servers.
+_servers = []
+_new_interpreter = subprocess.Popen._execute_child
+_signature = inspect.signature(_new_interpreter)
 
-    def execute(popen, *given):
-        options = signature.bind(popen, *given).arguments
-        arguments = options["args"] if isinstance(options["args"], list | tuple) else ()
-        on_terminal = tuple(arguments[:4]) == TAKE_TERMINAL
-        arguments = arguments[4:] if on_terminal else arguments
-        ours = tuple(arguments[:3]) in {COMMAND, PROGRAM}
-        if ours and all(options[name] == value for name, value in _DEFAULTS.items()):
-            environment = os.environ if options["env"] is None else options["env"]
-            ends = [options["p2cread"], options["c2pwrite"], options["errwrite"]]
-            popen.pid = server.start(
-                [own if end == -1 else end for own, end in enumerate(ends)],
-                [os.fsdecode(argument) for argument in arguments[1:]],
-                {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
-                os.path.abspath(options["cwd"] or "."),  # noqa: PTH100 - bytes, too
-                on_terminal,
-            )
-            if popen.pid is not None:
-                popen._child_created = True
-                popen._close_pipe_fds(*(options[name] for name in _PIPES))
-                return
-        execute_child(popen, *given)
 
-    return execute
+def _is_command(arguments):
+    return tuple(arguments[:3]) in {COMMAND, PROGRAM}
+
+
+def _is_worker(arguments):
+    return tuple(arguments) == WORKER
+
+
+def _execute_child(popen, *given):
+    """Popen's method that makes the process, with the servers in front of it."""
+    options = _signature.bind(popen, *given).arguments
+    arguments = options["args"] if isinstance(options["args"], list | tuple) else ()
+    on_terminal = tuple(arguments[:4]) == TAKE_TERMINAL
+    arguments = arguments[4:] if on_terminal else arguments
+    server = next((server for serves, server in _servers if serves(arguments)), None)
+    if server and all(options[name] == value for name, value in _DEFAULTS.items()):
+        environment = os.environ if options["env"] is None else options["env"]
+        ends = [options["p2cread"], options["c2pwrite"], options["errwrite"]]
+        popen.pid = server.start(
+            [own if end == -1 else end for own, end in enumerate(ends)],
+            [os.fsdecode(argument) for argument in arguments[1:]],
+            {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()},
+            os.path.abspath(options["cwd"] or "."),  # noqa: PTH100 - bytes, too
+            on_terminal,
+        )
+        if popen.pid is not None:
+            popen._child_created = True
+            popen._close_pipe_fds(*(options[name] for name in _PIPES))
+            return
+    _new_interpreter(popen, *given)
 
 
 def settings():
@@ -117,20 +146,32 @@ def environment():
     return kept | settings()
 
 
+def _read_at_start(environment):
+    read = {name: environment[name] for name in environment if name.startswith(_READ_AT_START)}
+    read.pop(_UNBUFFERED, None)
+    return read
+
+
 class _Server:
-    def __init__(self):
+    """A process that forks others.
+
+    Args:
+        settings: the variables, of those that are read at the start, of the processes it forks.
+        tests: arguments of pytest, to collect tests; without them, it imports the command line.
+    """
+
+    def __init__(self, settings, tests=None):
         # Made before any test, so that none seems to leave it behind.
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
         self._lock = threading.Lock()
-        self._settings = settings()
+        self._settings = settings
+        self._tests = [] if tests is None else ["tests", *tests]
         self._process = None
 
     def start(self, descriptors, arguments, environment, folder, on_terminal):
         """Start a command; returns its pid, or None if it needs an interpreter of its own."""
-        read = {name: environment[name] for name in environment if name.startswith(_READ_AT_START)}
-        read.pop(_UNBUFFERED, None)
-        if read != self._settings:
+        if _read_at_start(environment) != self._settings:
             return None
         with self._lock:
             if self._process is None:
@@ -141,13 +182,13 @@ class _Server:
             prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             try:
                 socket.send_fds(self._socket, [request], descriptors)
-                return int(self._socket.recv(_LONGEST))
+                return int(self._socket.recv(_LONGEST)) or None
             finally:
                 prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def _begin(self, environment):
         end = self._theirs.fileno()
-        command = (sys.executable, __file__, str(end))
+        command = (sys.executable, __file__, str(end), *self._tests)
         self._process = subprocess.Popen(
             command, env=environment, pass_fds=[end], stdin=subprocess.DEVNULL
         )
@@ -161,13 +202,24 @@ class _Server:
 
 def main():
     """Serve until the tests end, or return what a child is to run, in the child."""
-    _import_the_command_line()
+    if sys.argv[2:]:
+        _collect(sys.argv[3:])
+    else:
+        _import_the_command_line()
+    # A fork would lose the threads that a module starts.
+    alone = len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - their number is enough
+    assert alone or sys.argv[2:], "a module of the command line starts a thread"
+    gc.collect()
+    gc.freeze()  # children collect nothing of it, and share its memory
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the terminal is for the commands
     while True:
         request, descriptors, *_ = socket.recv_fds(control, _LONGEST, 3)
         if not request:
             sys.exit()
+        if not alone:
+            control.send(b"0")
+            continue
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
@@ -196,10 +248,21 @@ def _import_the_command_line():
         for name in _OF_PROGRAMS:
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(name)
-    threads = os.listdir("/proc/self/task")  # noqa: PTH208 - their number is enough
-    assert len(threads) == 1, "a module starts a thread, which a fork would lose"
-    gc.collect()
-    gc.freeze()  # children collect nothing of it, and share its memory
+
+
+def _collect(tests):
+    """Collect tests, so that all modules are imported as pytest does; what is wrong workers say."""
+    import pytest
+
+    os.environ["KONKO_FORK"] = "0"  # each worker starts servers of its own
+    said = [os.dup(1), os.dup(2)]
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a name, not a path
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+        pytest.main(["--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider", *tests])
+    for number, copy in enumerate(said, 1):
+        os.dup2(copy, number)
+        os.close(copy)
 
 
 def _become(descriptors, arguments, environment, folder, on_terminal):
@@ -210,7 +273,7 @@ def _become(descriptors, arguments, environment, folder, on_terminal):
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     if on_terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    unbuffered = bool(environment.get(_UNBUFFERED))
+    unbuffered = bool(environment.get(_UNBUFFERED)) or arguments[0] == "-u"
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = _stream(number, getattr(sys, name), unbuffered=unbuffered and number > 0)
         setattr(sys, name, stream)
@@ -227,6 +290,8 @@ def _become(descriptors, arguments, environment, folder, on_terminal):
 
 def _program(arguments, folder):
     """Read the command line as an interpreter does; returns what is to be run."""
+    if arguments[0] == "-u":  # its streams are so already
+        arguments = arguments[1:]
     while arguments[0] in {"-W", "-X"}:
         option, value, *arguments = arguments
         if option == "-W":

@@ -52,6 +52,12 @@ WHOLE_FILES = ("tests/unit/", "tests/test_architecture.py")
 WHOLE_FUNCTIONS = ("tests/emulated/", "tests/relay/")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config):
+    if not config.getoption("cov_source", None):
+        command_server.fork_workers(config.args)
+
+
 def pytest_xdist_make_scheduler(config, log):
     """Spread single tests over the workers; groups and the files of short tests go whole.
 

@@ -14,14 +14,16 @@ import tracemalloc
 import pytest
 from aiohttp import web
 from batch_kit import MODEL, asked, line, read, run, write
+from lazy_module import LazyModule, needs
 
 from konko_async import ConfigurationError
 from konko_async.batch import BatchChangedError, BatchInputError, BatchOutputError, Filesystem, Stop
 from konko_async.batch._data.arrow_table import ArrowTable
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
+pa = LazyModule("pyarrow")
+pq = LazyModule("pyarrow.parquet")
 fsspec = pytest.importorskip("fsspec")
+pytestmark = needs("pyarrow")
 
 ASK = {"prompt": "Say {text}", "model": MODEL}
 

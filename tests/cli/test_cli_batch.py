@@ -5,16 +5,17 @@ import json
 import re
 import signal
 
-import matplotlib as mpl
 import msgspec
 import pytest
 from cli_kit import CHAT_MODEL, KEY, command, run, terminal
+from lazy_module import LazyModule
 
 from konko_async import AsyncKonko
 from konko_async.batch import run_batch
 from konko_async.cli.bulk.report import write_report
 from konko_async.testing import faults
 
+mpl = LazyModule("matplotlib")
 CHAT = "/chat/completions"
 
 

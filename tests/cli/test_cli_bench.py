@@ -6,13 +6,14 @@ from array import array
 
 import pytest
 from cli_kit import CHAT_MODEL, KEY, command, environment, run, terminal
+from lazy_module import LazyModule
 
 from konko_async.bench import ClientCost, Plan, RequestTimes
 from konko_async.bench._result import result_of
 from konko_async.cli._program import execute
-from konko_async.cli.bench.plots import picture
 from konko_async.testing import faults
 
+plots = LazyModule("konko_async.cli.bench.plots")
 CHAT = "/chat/completions"
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -268,4 +269,4 @@ def test_anything_can_be_drawn(records):
     kind = "svg" if len(records) % 2 else "png"
     runs = [made(records, concurrency=places) for places in (1, 2, 64)]
     for results in (runs[:1], runs):
-        assert picture(results, kind).startswith(PNG if kind == "png" else b"<?xml")
+        assert plots.picture(results, kind).startswith(PNG if kind == "png" else b"<?xml")

@@ -1,11 +1,13 @@
 """One real server for the tests that need no other; each has keys of its own."""
 
-import fakeredis
 import pytest
 import redis
 from lane_model import Script
+from lazy_module import LazyModule
 from redis_kit import SERVER, running_server
 from steady_loop import SteadyLoop
+
+fakeredis = LazyModule("fakeredis")
 
 
 def pytest_asyncio_loop_factories(config, item):

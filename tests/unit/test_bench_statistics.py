@@ -8,24 +8,27 @@ from array import array
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazy_module import LazyModule, needs
 
 from konko_async import ConfigurationError
 from konko_async.bench import Plan, RequestTimes, Slo, percentile, summarize
 from konko_async.bench._arrivals import arrivals
 from konko_async.bench._result import meets
 
-numpy = pytest.importorskip("numpy")
+numpy = LazyModule("numpy")  # it starts threads
 
 SECONDS = st.floats(0, 1e6, allow_subnormal=False)
 PERCENT = st.floats(0, 100)
 
 
+@needs("numpy")
 @given(st.lists(SECONDS, min_size=1, max_size=60), PERCENT)
 def test_percentiles_are_numpys(values, percent):
     expected = float(numpy.percentile(values, percent))
     assert percentile(sorted(values), percent) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@needs("numpy")
 @given(st.lists(SECONDS, min_size=1, max_size=60), st.lists(PERCENT, max_size=4))
 def test_summaries_are_numpys(values, percents):
     found = summarize(values, percents)
