@@ -107,7 +107,10 @@ def _shown(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        return "its error is nested too deeply to be shown"
 
 
 def find_error(payload: Any, *, plainly: bool = False) -> ErrorInfo | None:

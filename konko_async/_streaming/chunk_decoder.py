@@ -249,7 +249,12 @@ class ChunkDecoder(Generic[C, R]):
         """Decode payloads, in order; after the end only for errors, after a fault no more."""
         place = self._decode_plain(payloads)
         while place < len(payloads):
-            self._decode_carefully(payloads[place])
+            try:
+                self._decode_carefully(payloads[place])
+            except RecursionError:  # what was read takes more of the stack to be looked at
+                self.failure = ResponseDecodeError(
+                    "the server's JSON cannot be read: nested too deeply"
+                )
             if self.failure is not None:
                 return
             place += 1

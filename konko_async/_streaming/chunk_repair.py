@@ -55,12 +55,8 @@ class ChunkRepair:
             return None
         halved = bool(self._halves) or re.search(_SURROGATE, data) is not None
         if halved:
-            try:
-                value = json.loads(
-                    data.decode("utf-8", "replace").removeprefix("\ufeff"), strict=False
-                )
-            except (ValueError, RecursionError):
-                halved = False  # it has been read, but not by this decoder
+            text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+            value = json.loads(text, strict=False)
         choices = [choice for choice in value["choices"] if isinstance(choice, dict)]
         bare = [choice for choice in choices if self._chat and isinstance(choice.get("delta"), str)]
         for choice in bare:

@@ -1,9 +1,13 @@
 """What a streamed answer's bytes become where something is special: fed as reads, without sockets."""
 
+import itertools
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from konko_async import ResponseDecodeError, StreamServerError, StreamTruncatedError
 from konko_async._streaming.accumulate import ChatAccumulator
@@ -113,3 +117,68 @@ def test_a_body_that_is_no_stream_is_not_read_to_its_end():
     decoder = decoder_of(b"<html>" + b"Sorry. " * 10_000)
     assert isinstance(decoder.failure, ResponseDecodeError)
     assert "no events" in str(decoder.failure)
+
+
+# -- halves of characters --------------------------------------------------------------------------
+
+PLACES = {
+    "content": lambda text: {"content": text},
+    "reasoning": lambda text: {"reasoning_content": text},
+    "refusal": lambda text: {"refusal": text},
+    "arguments": lambda text: {"tool_calls": [{"index": 1, "function": {"arguments": text}}]},
+    "bare": lambda text: text,
+}
+
+
+def said(decoder, place):
+    """The text of one place of the answer."""
+    message = decoder.accumulated.result().choices[0].message
+    if place == "arguments":
+        return "".join(call.function.arguments for call in message.tool_calls or ())
+    name = {"reasoning": "reasoning_content", "bare": "content"}.get(place, place)
+    return getattr(message, name) or ""
+
+
+@given(
+    place=st.sampled_from(sorted(PLACES)),
+    text=st.text(st.sampled_from("a\u20ac\U0001f600\U0001f469\u200d"), min_size=1, max_size=12),
+    cuts=st.sets(st.integers(1, 23)),
+)
+def test_a_text_that_is_cut_within_its_characters_is_whole_again(place, text, cuts):
+    """As servers do that cut a string of UTF-16 and write each piece with ``\\u`` escapes."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    ends = [0, *sorted(2 * cut for cut in cuts if 2 * cut < len(units)), len(units)]
+    pieces = [units[a:b].decode("utf-16-le", "surrogatepass") for a, b in itertools.pairwise(ends)]
+    events = [
+        event({"id": "c", "choices": [{"index": 0, "delta": PLACES[place](piece)}]})
+        for piece in pieces
+    ]
+    decoder = decoder_of(*events, DONE)
+    assert decoder.failure is None
+    assert said(decoder, place) == text
+
+
+def test_chunks_that_are_nested_as_deep_as_can_be_read_are_read_or_refused():
+    """Reading halves of characters takes more of the stack than reading the chunk did."""
+    outcomes = set()
+    for depth in range(1, sys.getrecursionlimit() + 10, 3):
+        deep = b"[" * depth + b"]" * depth
+        choice = b'{"index":0,"delta":{"content":"a\\ud83d\\ude00"}}'
+        data = b'data: {"x":%b,"choices":[%b]}\n\n' % (deep, choice)
+        decoder = decoder_of(data + DONE)
+        outcomes.add(type(decoder.failure))
+        if decoder.failure is None:
+            assert text_of(decoder) == "a\U0001f600"
+    assert outcomes <= {type(None), ResponseDecodeError}
+    assert type(None) in outcomes
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["DONE", "cut"])
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_half_a_character_that_nothing_follows_is_shown_as_such(place, ended):
+    deltas = [PLACES[place](text) for text in ("a", "b\ud83d")]
+    reads = [event({"id": "c", "choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    decoder = decoder_of(*reads, *([DONE] if ended else []))
+    decoder.end()
+    assert said(decoder, place) == ("ab" if place == "arguments" else "ab\ufffd")
+    assert type(decoder.failure) is (type(None) if ended else StreamTruncatedError)

@@ -1,13 +1,16 @@
 """What servers say when they fail, in all the shapes they say it."""
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import konko_async as konko
+from konko_async import ResponseDecodeError
 from konko_async._http.error_responses import find_error, redirect_error, status_error, stream_error
+from konko_async.wire._codec import decode_json
 
 BY_STATUS = {
     400: konko.BadRequestError,
@@ -233,3 +236,17 @@ def test_a_redirect_says_where_to_and_why_not():
     assert "\x1b" not in error.message
     assert len(error.message) <= 500
     assert error.request_id == "req"
+
+
+def test_errors_that_are_nested_as_deep_as_can_be_read_are_named():
+    """Writing an error as JSON takes more of the stack than reading it did."""
+    shown = set()
+    for depth in range(1, sys.getrecursionlimit() + 10):
+        data = b'{"error":' * depth + b'{"x":1}' + b"}" * depth
+        try:
+            payload = decode_json(data)
+        except ResponseDecodeError as error:
+            assert "too deeply" in str(error)  # noqa: PT017 - not each is too deep
+            continue
+        shown.add(find_error(payload).message[:30])
+    assert shown
