@@ -9,7 +9,7 @@ import gzip
 import ssl
 import sys
 from contextlib import asynccontextmanager, suppress
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import aiohttp
 import msgspec
@@ -778,6 +778,7 @@ def _owner(owners, inner):
 
 _OF_THEIR_OWN = (ModuleType, msgspec.Struct)  # see _referents
 _TEXTS = (str, bytes, bytearray)
+_FIXED = (str, bytes, int, float, CodeType)  # hold what they held when they were made
 HOLDERS = frozenset({"aiohttp", "asyncio", "konko_async", "multidict", "yarl"})
 
 
@@ -795,30 +796,48 @@ def _namespaces():
     return {id(vars(module)) for module in list(sys.modules.values())}
 
 
+def _new_below(owners, seen):
+    """What these hold and was not seen, by its number; most of a million was."""
+    inners = _referents_of(owners)
+    new = set(map(id, inners)) - seen
+    return {id(inner): inner for inner in inners if id(inner) in new} if new else {}
+
+
 @pytest.fixture(scope="module")
-def keeping():
+def keeping(request):
     """Tells where long texts with the mark are, and requests that have one."""
     # What modules hold before the tests: each search looks at what that holds anew.
-    held, seen, owners = [], _namespaces(), _modules()
+    held, owners = [], _modules()
+    beside = _numbers_of_pytest(request.session)
+    seen = _namespaces() | beside
     while owners:
-        found = {id(inner): inner for inner in _referents_of(owners)}
-        owners = [found[key] for key in found.keys() - seen]
+        found = _new_below(owners, seen)
+        owners = list(found.values())
         seen |= found.keys()
         held += owners
-    return functools.partial(_keeping, held)
+    may_hold = [value for value in held if not isinstance(value, _FIXED)]
+    search = functools.partial(_keeping, held, beside | {*map(id, held)}, may_hold)
+    gc.collect()
+    gc.freeze()  # else each search looks at all these numbers
+    return search
 
 
-def _keeping(held):
+def _numbers_of_pytest(session):
+    """Where all tests are reached from: of a prompt that is kept there, the package knows nothing."""
+    roots = [session, session.config, session._fixturemanager]
+    return {id(value) for root in roots for value in (root, vars(root))}
+
+
+def _keeping(_held, known, may_hold):
     gc.collect()
     young = gc.get_objects()  # before there are sets of 100,000 numbers among them
-    found, seen = {}, {*map(id, held), *_namespaces()}
+    found, seen = {}, known | _namespaces()
 
     def look(owners, *, beyond):
         while owners:
-            inners = {id(inner): inner for inner in _referents_of(owners)}
+            inners = _new_below(owners, seen)
             below = []
-            for key in inners.keys() - seen:
-                inner = inners[key]
+            for key, inner in inners.items():
                 if isinstance(inner, _TEXTS):
                     if _keeps_the_mark(inner):
                         found.setdefault(key, f"{type(inner).__name__} in {_owner(owners, inner)}")
@@ -828,7 +847,7 @@ def _keeping(held):
             owners = below
 
     look(young, beyond=False)
-    look(_modules() + held, beyond=True)
+    look(_modules() + may_hold, beyond=True)
     kept = list(found.values())
     for owner in young:  # other tests may have kept some of theirs
         if isinstance(owner, Request) and MARK.encode() in (owner.content or b""):
