@@ -62,7 +62,6 @@ _OVERRIDDEN: Final[dict[str, str]] = {
         "_skip_payload _tail _upgraded close code data_received feed_data headers isinstance len "
         "message on_eof set_exception should_close transport"
     ),
-    "ResponseHandler.feed_data": "_buffer _waiter append set_result",
     "ResponseHandler.set_exception": "_drop_timeout _should_close set_exception super",
     "ResponseHandler.close": "_drop_timeout _exception _payload close transport",
     "ResponseHandler.abort": "_drop_timeout _exception _payload abort transport",

@@ -31,6 +31,7 @@ from konko_async._http.aiohttp_internals import (
     MAX_FIELDS,
     Body,
     Destination,
+    at_hand,
     close,
     count,
     fast_path_wanted,
@@ -111,13 +112,7 @@ class OpenResponse:
         Args:
             limit: bytes that it may have.
         """
-        content = self.content
-        if type(content) is Body:
-            return content.at_hand(limit)
-        if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
-            return None
-        body: bytes = content.read_nowait()
-        return body
+        return at_hand(self.content, limit)
 
     def leftover(self) -> bytes:
         """Return what had arrived before ``read`` failed; aiohttp gives the failure out first."""

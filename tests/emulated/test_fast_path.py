@@ -52,7 +52,7 @@ CHANGES = {
     "a class has gone": (client_reqrep, "ConnectionKey", None),
     "a class has other fields": (client_reqrep, "ConnectionKey", OtherKey),
     "a method has gone": (client_proto.ResponseHandler, "set_response_params", None),
-    "the head is read otherwise": (client_proto.ResponseHandler, "feed_data", learned),
+    "the head is read otherwise": (client_proto.ResponseHandler, "data_received", learned),
     "the limits have gone": (aiohttp_internals, "READ_PARAMS", {"read_until_eof": True}),
 }
 
