@@ -314,7 +314,7 @@ async def choosing(count: int, calls: int = 20_000) -> tuple[float, float]:
     )  # fmt: skip
     loop = asyncio.get_running_loop()
     balancer.attach(loop)
-    call = Call(loop.time(), None)
+    call = Call(loop.time(), None, loop)
     call.tried, call.affinity = (), None
     request = Request(
         operation=CHAT, path="/chat/completions", params={"model": "m"}, model="m", stream=False,

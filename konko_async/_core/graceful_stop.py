@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["Work", "current_work", "resting", "start_work"]
+__all__ = ["NOBODYS", "Work", "current_work", "resting", "start_work"]
 
 
 class Work:
@@ -80,8 +80,10 @@ class Work:
             self.task.cancel()
 
 
-_NOBODYS: Final = Work()  # shared by all that no fan-out began; nobody stops it
-_current: Final[ContextVar[Work]] = ContextVar("konko_async_work", default=_NOBODYS)
+NOBODYS: Final = Work()
+"""Shared by all that no fan-out began: nobody stops it, and nothing needs to be noted."""
+
+_current: Final[ContextVar[Work]] = ContextVar("konko_async_work", default=NOBODYS)
 current_work = _current.get
 start_work = _current.set
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -35,6 +35,7 @@ __all__ = [
     "Target",
     "Upload",
     "compose",
+    "direct",
     "per_attempt",
 ]
 
@@ -104,6 +105,7 @@ class Call(msgspec.Struct, eq=False):
     Attributes:
         started: ``loop.time()`` at which the call began.
         deadline: ``loop.time()`` at which ``Timeout.total`` ends it, or None.
+        loop: that runs it. To ask for the running loop is a call of the kernel on Python 3.11.
         attempts: the history so far.
         queued: seconds spent waiting for limits, over all attempts.
         waiting: how many of its attempts wait for limits now.
@@ -116,6 +118,7 @@ class Call(msgspec.Struct, eq=False):
     # A struct, as making one in C costs a tenth of doing so in Python; so are those below.
     started: float
     deadline: float | None
+    loop: asyncio.AbstractEventLoop
     attempts: list[Attempt] = []
     queued: float = 0.0
     waiting: int = 0
@@ -310,6 +313,7 @@ class Response(msgspec.Struct, eq=False):
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 @runtime_checkable
@@ -406,18 +410,28 @@ def split(
     return around, outer, attempts + inner
 
 
+def direct(call: C) -> C:
+    """Return what a call of ``call`` ends in: an object's method, so that it is looked up once."""
+    if inspect.isroutine(call):
+        return call
+    method: C = call.__call__  # type: ignore[operator]  # mypy takes it for a function
+    return method
+
+
 def compose(layers: Sequence[Middleware], innermost: Handler) -> Handler:
     """Fold layers, outermost first, around ``innermost``; done once per client."""
-    handler = innermost
+    handler = direct(innermost)
     for layer in reversed(layers):
         handler = _bind(layer, handler)
     return handler
 
 
 def _bind(layer: Middleware, call_next: Handler) -> Handler:
+    call = direct(layer)
+
     # Not a coroutine function of its own: each layer costs one frame per call, not two.
     def handle(request: Request) -> Awaitable[Response]:
-        return layer(request, call_next)
+        return call(request, call_next)
 
     return handle
 
@@ -426,4 +440,4 @@ def remaining(call: Call) -> float | None:
     """Seconds until the call's total deadline, or None if it has none."""
     if call.deadline is None:
         return None
-    return call.deadline - asyncio.get_running_loop().time()
+    return call.deadline - call.loop.time()

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from konko_async._core.deadline import Deadline, DeadlineQueue, earliest
-from konko_async._core.pipeline import Request, Response
+from konko_async._core.pipeline import Request, Response, direct
 from konko_async._http.error_responses import redirect_error, status_error
 from konko_async._http.hints import add_hint
 from konko_async._http.map_exceptions import FOREIGN, translate
@@ -58,7 +58,7 @@ class AttemptHandler:
         breaker: CircuitBreakerMiddleware | None,
         limits: AttemptLimits,
     ) -> None:
-        self._send = send
+        self._send = direct(send)
         self._log = log
         self._breaker = breaker
         self._limits = limits
@@ -71,7 +71,7 @@ class AttemptHandler:
             RateLimitTimeoutError: the attempt cannot be admitted before its deadline.
             APIError: it failed.
         """
-        loop = asyncio.get_running_loop()
+        loop = request.call.loop
         started = loop.time()
         times = request.times
         times.queued, times.connect = 0.0, None  # facts of each attempt
@@ -131,10 +131,11 @@ class Exchange:
 
     async def __call__(self, request: Request) -> Response:
         """Return the answer: its body read and decoded, or its stream open at the first delta."""
-        loop = asyncio.get_running_loop()
+        call = request.call
+        loop = call.loop
         started = loop.time()
-        request.call.doing = "waiting for the answer"
-        last = request.call.deadline
+        call.doing = "waiting for the answer"
+        last = call.deadline
         if self._attempt_timeout is not None:
             last = earliest(last, started + self._attempt_timeout)
         first_token = request.timeout.first_token
@@ -184,7 +185,7 @@ class Exchange:
         """
         if request.stream:
             return await _opened(request, answer, None)
-        return _decoded(request, answer, body, asyncio.get_running_loop().time())
+        return _decoded(request, answer, body, request.call.loop.time())
 
     def _shown(self, request: Request, answer: OpenResponse | None, error: APIError) -> APIError:
         """Return an error as the user may see it: with a hint, and without secrets."""
@@ -279,7 +280,7 @@ async def _opened(request: Request, answer: OpenResponse, due: float | None) -> 
     except BaseException:
         reader.close("error")
         raise
-    response.first_token_at = asyncio.get_running_loop().time()
+    response.first_token_at = request.call.loop.time()
     # Until the caller has it: middleware that drops it would leave the connection open.
     request.call.open_responses.append(response)
     return response
@@ -332,8 +333,8 @@ def _refusal(answer: OpenResponse, body: bytes) -> APIError:
 
 
 def _late(request: Request, started: float) -> APITimeoutError:
-    now = asyncio.get_running_loop().time()
-    deadline = request.call.deadline
+    call = request.call
+    now, deadline = call.loop.time(), call.deadline
     after = f"after {now - started:.3g} s of this attempt"
     if deadline is not None and now >= deadline - _TIMERS_EARLY:
         return APITimeoutError(f"the call's total timeout passed {after}", phase="total")

@@ -294,23 +294,24 @@ class Engine:
         timeout = self.policies.timeout
         if options.timeout is not None:
             timeout = Timeout.of(options.timeout, timeout)
-        started, total = asyncio.get_running_loop().time(), timeout.total
+        loop, total = asyncio.get_running_loop(), timeout.total
+        started = loop.time()
         if options.extra_body:
             # Merged before the request is made, so that limits, breaker and records know the model
             # that is sent.
             params = _merged(params, options.extra_body)
             model = params.get("model", model)
         request = Request(
-            operation=endpoint,
-            path=path,
-            params=params,
-            model=model,
-            stream=stream,
-            headers=options.extra_headers or _NO_HEADERS,
-            query=options.extra_query,
-            timeout=timeout,
-            priority=options.priority or "interactive",
-            call=Call(started, None if total is None else started + total),
+            endpoint,
+            path,
+            params,
+            model,
+            stream,
+            options.extra_headers or _NO_HEADERS,
+            options.extra_query,
+            timeout,
+            options.priority or "interactive",
+            Call(started, None if total is None else started + total, loop),
         )
         if options.extra_body:
             _check_finite(request.content, options.extra_body)

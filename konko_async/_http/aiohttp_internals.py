@@ -38,8 +38,9 @@ else:
 
 __all__ = [
     "MAX_FIELDS", "MAX_FIELD_SIZE", "READ_PARAMS", "Body", "ClientProtocol", "Destination",
-    "HookedConnector", "ResponseHandler", "at_hand", "close", "count", "fast_path_wanted", "is_patched",
-    "is_recorded", "middlewares_of", "parameters_of", "silence", "take_idle", "unread",
+    "HookedConnector", "ResponseHandler", "at_hand", "close", "count", "fast_path_wanted",
+    "is_patched", "is_recorded", "middlewares_of", "parameters_of", "silence", "take_idle",
+    "unread",
 ]  # fmt: skip
 
 MAX_FIELD_SIZE: Final = 64 * 1024
@@ -415,7 +416,7 @@ class Body(StreamReader):
         return data
 
 
-def at_hand(content: StreamReader, limit: int) -> bytes | None:
+def at_hand(content: Any, limit: int) -> bytes | None:
     """Take all of a body, if it has come to its end and is no longer than ``limit``."""
     if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 import warnings
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from weakref import WeakValueDictionary
 import aiohttp
 
 from konko_async._core.deadline import Deadline, DeadlineQueue
+from konko_async._core.forks import lineage
 from konko_async._http.aiohttp_internals import HookedConnector, silence, take_idle
 from konko_async._http.write_batcher import WriteBatcher
 
@@ -215,7 +215,7 @@ def notice_loss(response: aiohttp.ClientResponse) -> None:
 def dropped(
     session: aiohttp.ClientSession,
     loop: asyncio.AbstractEventLoop,
-    pid: int,
+    forks: int,
     settings: Settings,
 ) -> None:
     """Warn of a client that nobody closed, and let go of its connections.
@@ -234,7 +234,7 @@ def dropped(
         stacklevel=2,
     )
     session.detach()
-    forked = pid != os.getpid()
+    forked = forks != lineage.forks
     if loop.is_running() and not forked:
         # Streams still being read keep their connection. The collector may run in any thread.
         for protocol in take_idle(connector):

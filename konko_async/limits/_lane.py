@@ -91,12 +91,18 @@ class Lane:
         """Whether tokens are limited here, by the user or by what the server reported."""
         return self._throttle.tokens.bucket is not None
 
-    def try_admit(self, tokens: int = 0, priority: Priority = "interactive") -> Permit | None:
+    def try_admit(
+        self,
+        tokens: int = 0,
+        priority: Priority = "interactive",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Permit | None:
         """Admit a call now, or say that it would have to wait.
 
         Args:
             tokens: what to reserve; see :meth:`Limiter.estimate`.
             priority: ``interactive`` or ``batch``.
+            loop: the running one, where the caller knows it.
 
         Returns:
             A permit, or None: then :meth:`admit` waits.
@@ -105,7 +111,8 @@ class Lane:
             ConfigurationError: the lane is in use on another loop that is running.
             RuntimeError: no loop is running.
         """
-        loop = _running_loop()
+        if loop is None:
+            loop = _running_loop()
         if loop is not self._loop:
             self._attach(loop)
         now = self._time()

@@ -67,7 +67,7 @@ class CircuitBreakerMiddleware:
         self._options = options
         self._base_url = base_url
         self._circuits: dict[tuple[str, str | None], Circuit] = {}
-        # What _way() found, of requests to the client's own server; emptied with any circuit.
+        # What _find_way() found, of requests to the client's own server; emptied with any circuit.
         self._ways: dict[str, tuple[Circuit, Circuit]] = {}
 
     def states(self) -> tuple[CircuitState, ...]:
@@ -104,11 +104,12 @@ class CircuitBreakerMiddleware:
             CircuitOpenError: a circuit on its way is open.
         """
         # The origin first: while it is unreachable, a probe of the model's circuit would be wasted.
-        host, model = self._way(request)
-        host_ticket = host.enter(now)
+        way = self._ways.get(request.model or "") if request.target is None else None
+        host, model = way or self._find_way(request)
+        host_ticket = host.ticket or host.enter(now)
         if host_ticket is None:
             raise self._refusal(host, now)
-        model_ticket = model.enter(now)
+        model_ticket = model.ticket or model.enter(now)
         if model_ticket is None:
             # The origin's ticket goes back without a verdict, or a probe's slot would stay taken.
             host.leave(host_ticket)
@@ -118,9 +119,9 @@ class CircuitBreakerMiddleware:
     def answered(self, passed: Passed, now: float) -> None:
         """End an attempt that was answered: all is well."""
         host, host_ticket, model, model_ticket = passed
-        if host.record(host_ticket, now, well=True):
+        if host.answered(host_ticket, now):
             self._changed(host.snapshot(now))
-        if model.record(model_ticket, now, well=True):
+        if model.answered(model_ticket, now):
             self._changed(model.snapshot(now))
 
     def failed(self, passed: Passed, error: BaseException, now: float) -> None:
@@ -133,10 +134,8 @@ class CircuitBreakerMiddleware:
         self._report(host, host_ticket, verdict.host, now, reason)
         self._report(model, model_ticket, verdict.model, now, reason)
 
-    def _way(self, request: Request) -> tuple[Circuit, Circuit]:
+    def _find_way(self, request: Request) -> tuple[Circuit, Circuit]:
         model = request.model or ""
-        if request.target is None and (known := self._ways.get(model)) is not None:
-            return known
         base_url = getattr(request.target, "base_url", None) or self._base_url
         origin = origin_of(base_url)
         way = self._circuit(origin, None), self._circuit(origin, model)

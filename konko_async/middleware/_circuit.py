@@ -147,18 +147,21 @@ class _Window:
 
 
 class Circuit:
-    """One circuit. Each :meth:`enter` that gives a ticket is ended by one record or leave.
+    """One circuit. Each ticket is ended by one :meth:`answered`, :meth:`record` or :meth:`leave`.
 
     Args:
         options: see :class:`CircuitBreaker`.
         origin: for the snapshot.
         model: for the snapshot.
+
+    Attributes:
+        ticket: of all attempts while it is closed; 0: :meth:`enter` gives one, if at all.
     """
 
     __slots__ = (
         "_bad_since", "_closed_at", "_generation", "_model", "_next_probe", "_opened", "_options",
         "_origin", "_probes", "_reason", "_seen", "_state", "_streak", "_streak_since", "_until",
-        "_window",
+        "_window", "ticket",
     )  # fmt: skip
 
     def __init__(self, options: CircuitBreaker, origin: str = "", model: str | None = None) -> None:
@@ -172,7 +175,7 @@ class Circuit:
         self._streak_since = 0.0
         # Tickets of the closed state carry this number: what began before a change of state says
         # nothing about what came after it.
-        self._generation = 1
+        self.ticket = self._generation = 1
         self._closed_at = -math.inf
         self._opened = 0  # how often in a row, which sets the open time
         self._until = 0.0
@@ -209,6 +212,17 @@ class Circuit:
         self._next_probe -= 1
         self._probes[ticket] = now
         return ticket
+
+    def answered(self, ticket: int, now: float) -> bool:
+        """Record that an attempt ended well; see :meth:`record`."""
+        if ticket != self.ticket:
+            return self.record(ticket, now, well=True)
+        window = self._window
+        if now >= window.until:
+            window.advance(now)
+        window.newest[True] += 1
+        self._streak = 0
+        return False
 
     def record(self, ticket: int, now: float, *, well: bool, reason: str | None = None) -> bool:
         """Record how an attempt ended.
@@ -311,6 +325,7 @@ class Circuit:
             self._state = "closed"
             self._closed_at = now
             self._generation += 1
+            self.ticket = self._generation
             self._window = _Window(self._options.window)
             self._streak = 0
             self._probes.clear()
@@ -327,6 +342,7 @@ class Circuit:
         # The exponent is capped, as 2.0**1024 is an OverflowError.
         wait = min(options.max_open_for, options.open_for * 2.0 ** min(self._opened, 60))
         self._state = "open"
+        self.ticket = 0
         self._opened += 1
         self._until = now + wait
         self._seen = now

@@ -7,12 +7,11 @@ together, more in a window than the server allows.
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from konko_async._core.classification import Kind, classify
-from konko_async._core.graceful_stop import current_work, resting
+from konko_async._core.graceful_stop import NOBODYS, current_work, resting
 from konko_async.errors import APIConnectionError, APIStatusError, KonkoError
 
 if TYPE_CHECKING:
@@ -66,14 +65,15 @@ class AttemptLimits:
         work = current_work()
         # Before the permit, not after: what is given back by a graceful stop must not use up a
         # limit.
-        work.check()
+        if work is not NOBODYS:
+            work.check()
         fingerprint = self._fingerprint
         if request.target is not None:
             fingerprint = _target_fingerprint(request.target, fingerprint)
         lane = self._limiter.lane(request.model, fingerprint)
         tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0
-        permit = lane.try_admit(tokens, request.priority)
-        if permit is not None:
+        permit = lane.try_admit(tokens, request.priority, request.call.loop)
+        if permit is not None and work is not NOBODYS:
             work.begin()
         return lane, permit
 
@@ -86,7 +86,7 @@ class AttemptLimits:
         call = request.call
         call.doing = "waiting for the rate limit"
         call.waiting += 1
-        loop = asyncio.get_running_loop()
+        loop = call.loop
         since = loop.time()
         # Estimated again: few calls wait, and enter() would have to hand it on for all.
         tokens = self._limiter.estimate(request.params) if lane.counts_tokens else 0

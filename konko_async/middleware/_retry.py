@@ -280,7 +280,7 @@ class _Series:
         asked, wait, now = (
             self.server_delay(),
             state.upcoming_sleep,
-            asyncio.get_running_loop().time(),
+            self.request.call.loop.time(),
         )
         # In this order, as the budget is last: a retry that will not be made must not spend a
         # token.
@@ -327,7 +327,7 @@ class _Series:
 
     def unlogged(self, wait: float) -> Attempt:
         """Make a record for use without the client's own log of attempts."""
-        since = asyncio.get_running_loop().time() - self.request.call.started
+        since = self.request.call.loop.time() - self.request.call.started
         return Attempt(
             number=self.number,
             started=0.0 if self.number == 1 else since,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import get_running_loop
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -158,7 +157,7 @@ class Telemetry:
             stream=request.stream,
             priority=request.priority,
             started_at=started_at,
-            duration=get_running_loop().time() - call.started,
+            duration=call.loop.time() - call.started,
             queued=call.queued,
             params=params_of(request.params),
             attempts=attempts,
@@ -202,7 +201,7 @@ class Telemetry:
             priority=request.priority,
             started_at=started_at,
             # From the loop's clock: the wall clock may be set while a stream is open.
-            duration=get_running_loop().time() - call.started,
+            duration=call.loop.time() - call.started,
             queued=call.queued,
             time_to_first_token=None if first is None else first - call.started,
             params=params,
@@ -276,7 +275,7 @@ class AttemptLog:
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """Run the attempt and write down how it went."""
-        loop = get_running_loop()
+        loop = request.call.loop
         started = loop.time()
         try:
             response = await call_next(request)

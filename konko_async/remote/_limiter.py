@@ -80,6 +80,7 @@ class RemoteLane(Lane):
         self,
         tokens: int = 0,  # noqa: ARG002 - it is not decided here
         priority: Priority = "interactive",  # noqa: ARG002 - the other process decides
+        loop: asyncio.AbstractEventLoop | None = None,  # noqa: ARG002 - the same
     ) -> Permit | None:
         """Return None, as only the other side can admit."""
         return None

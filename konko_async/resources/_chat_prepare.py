@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from konko_async._core.not_given import is_marker
+from konko_async._core.not_given import drop_not_given, is_marker
 from konko_async._core.validation import (
     check_messages,
     check_model,
@@ -14,6 +14,7 @@ from konko_async._core.validation import (
     check_stream,
     known_keywords,
 )
+from konko_async._engine.engine import NO_OPTIONS
 from konko_async._engine.operations import CHAT, ApiOperation
 from konko_async.errors import ConfigurationError
 from konko_async.resources._base import Mapped
@@ -53,6 +54,7 @@ Format = Mapping[str, Any] | None  # sent as it is; the answer's text is not par
 # The parameters of create() that have names of their own never arrive in **params. response_format
 # stays, as requests of map() may hold it.
 _CHAT_KNOWN = frozenset(ChatRequest.__struct_fields__) - {"model", "messages", "stream"}
+_USUAL = _CHAT_KNOWN - {"tools", "tool_choice"}  # what needs no look but at its values
 
 
 class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
@@ -150,15 +152,17 @@ class PreparedChat(Mapped[ChatCompletion], StoredCompletions):
         form: ResponseFormat[Any] | Format,
     ) -> tuple[ApiOperation, ChatRequest, CallOptions]:
         """Return the arguments of ``_call()``."""
-        # First, as timeout=, extra_body= and the like are not parameters of the API.
-        options = split_options(params)
-        known_keywords("chat.completions", params, _CHAT_KNOWN)
+        if _USUAL.issuperset(params):
+            options = NO_OPTIONS
+            drop_not_given(params)
+        else:
+            # First, as timeout=, extra_body= and the like are not parameters of the API.
+            options = split_options(params)
+            known_keywords("chat.completions", params, _CHAT_KNOWN)
+            if params.get("tools") is not None or callable(params.get("tool_choice")):
+                listed_tools(params)
+                wire_tools(params)
         check_model(model)
-        if ("tools" in params or "tool_choice" in params) and (
-            params.get("tools") is not None or callable(params.get("tool_choice"))
-        ):
-            listed_tools(params)
-            wire_tools(params)
         # Before check_sampling(), which looks for NaN in what the caller wrote; the schema of a
         # type comes after it, as we wrote that ourselves.
         if form is None or is_marker(form):

@@ -32,7 +32,7 @@ def make_request(*, total=None, method="POST", model="m", stream=False, headers=
         query=None,
         timeout=Timeout(total=total),
         priority="interactive",
-        call=Call(now(), None if total is None else now() + total),
+        call=Call(now(), None if total is None else now() + total, asyncio.get_running_loop()),
     )
 
 

@@ -146,7 +146,7 @@ def make_request(content="hello", model="m"):
     return Request(
         operation=CHAT, path="/chat/completions", params=params, model=model, stream=False,
         headers={"Idempotency-Key": "k"}, query=None, timeout=Timeout(), priority="interactive",
-        call=Call(loop.time(), None), content=b"{}",
+        call=Call(loop.time(), None, loop), content=b"{}",
     )  # fmt: skip
 
 

@@ -92,7 +92,12 @@ class SharedLane(Lane):
 
     # --- coming and going
 
-    def try_admit(self, tokens: int = 0, priority: Priority = "interactive") -> Permit | None:
+    def try_admit(
+        self,
+        tokens: int = 0,
+        priority: Priority = "interactive",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Permit | None:
         """Return None, as only the store can admit; while it is unavailable, see :class:`Lane`.
 
         Raises:
@@ -113,7 +118,7 @@ class SharedLane(Lane):
         if now >= link.probe_at:
             self._ask()
         if link.choice != "closed":
-            return super().try_admit(tokens, priority)
+            return super().try_admit(tokens, priority, loop)
         if self._task is None:
             raise _closed(link.error)
         return None  # it is being asked right now: its answer decides
