@@ -230,13 +230,14 @@ class Lane:
         # Here, and not on a timer: a lane without traffic need not recover.
         if now >= self._throttle.belief.review:
             self._throttle.review(now)
-        while queue.total:
+        # Without a free slot there is nobody to look at: no line may fill more of them.
+        while queue.total and self._in_flight < self._cap:
             line = queue.next()
             waiter = line.head()
             if waiter.future.done():  # cancelled, and its task has not run yet
                 queue.leave(waiter)
                 continue
-            cap = self._cap_of(line, now)
+            cap = self._cap if line is queue.interactive else self._batch_cap(now)
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
                 ready = self._ready_at(now, waiter.tokens, cap)
@@ -251,7 +252,10 @@ class Lane:
             permit.waited = now - waiter.since
             queue.serve(line, waiter)
             waiter.future.set_result(permit)
-        self._sleep_until(self._refuse_hopeless(now, earliest, wake))
+        if queue.deadlines.heap:
+            wake = self._refuse_hopeless(now, earliest, wake)
+        if wake != self._wake_at:
+            self._sleep_until(wake)
 
     def _cap_of(self, line: Line, now: float) -> float:
         return self._cap if line is self._queue.interactive else self._batch_cap(now)
@@ -267,8 +271,6 @@ class Lane:
     def _refuse_hopeless(self, now: float, earliest: float, wake: float) -> float:
         """Refuse those whose deadline comes before anybody is admitted; when to look again."""
         deadlines = self._queue.deadlines
-        if not deadlines:
-            return wake
         while (waiter := deadlines.first()) is not None:
             assert waiter.deadline is not None  # noqa: S101  (only such are watched)
             if waiter.deadline > earliest or waiter.deadline == earliest > now:
@@ -318,8 +320,8 @@ class Lane:
         bucket, charge = self._throttle.tokens.bucket, permit.charges[1]
         if bucket is not None and charge is not None:
             bucket.settle(self._time(), charge, permit.tokens, used)
-        # Only tokens that come back can admit somebody.
-        if self._queue.total and used < permit.tokens:
+        # Only tokens that come back can admit somebody, and only where there is a slot as well.
+        if self._queue.total and used < permit.tokens and self._in_flight < self._cap:
             self._pump()
 
     def refund(self, permit: Permit) -> None:
@@ -398,7 +400,7 @@ class Lane:
 
     def _news(self, now: float, *, paused: bool) -> None:
         if self._queue.total:
-            if paused and self._queue.deadlines:
+            if paused and self._queue.deadlines.heap:
                 self._refuse_overtaken(now)
             self._pump()
 

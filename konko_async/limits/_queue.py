@@ -126,35 +126,36 @@ class Line:
 
 
 class Deadlines:
-    """The deadlines of those who wait, soonest first; O(log n) each."""
+    """The deadlines of those who wait, soonest first; O(log n) each.
 
-    __slots__ = ("_count", "_dead", "_heap")
+    Attributes:
+        heap: empty where nobody who waits has one.
+    """
+
+    __slots__ = ("_count", "_dead", "heap")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Waiter]] = []
+        self.heap: list[tuple[float, int, Waiter]] = []
         self._count = itertools.count()
         self._dead = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
 
     def add(self, deadline: float, waiter: Waiter) -> None:
         """Watch a waiter."""
         # The counter decides between equal deadlines: waiters cannot be compared.
-        heapq.heappush(self._heap, (deadline, next(self._count), waiter))
+        heapq.heappush(self.heap, (deadline, next(self._count), waiter))
 
     def drop(self) -> None:
         """Note that one that is watched does not wait any more."""
         self._dead += 1
         # Half dead before a sweep, so that its O(n) is paid for by as many drops.
-        if self._dead > _SWEEP_FROM and self._dead * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].alive]
-            heapq.heapify(self._heap)
+        if self._dead > _SWEEP_FROM and self._dead * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[2].alive]
+            heapq.heapify(self.heap)
             self._dead = 0
 
     def first(self) -> Waiter | None:
         """The one whose deadline is the soonest."""
-        heap = self._heap
+        heap = self.heap
         while heap and not heap[0][2].alive:
             heapq.heappop(heap)
             self._dead -= 1

@@ -431,7 +431,7 @@ async def test_callers_that_give_up_again_and_again_cost_no_memory():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert len(lane._queue.interactive._waiters) < 200
-    assert len(lane._queue.deadlines._heap) < 200
+    assert len(lane._queue.deadlines.heap) < 200
     await patient
 
 
@@ -718,6 +718,6 @@ async def test_deadlines_of_those_that_have_left_cost_no_memory():
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert len(lane._queue.deadlines._heap) < 500
+    assert len(lane._queue.deadlines.heap) < 500
     held.release()
     (await waiting).release()
