@@ -45,7 +45,7 @@ AIOHTTP_VERSIONS := 3.12.15 3.13.* 3.14.*
 FOREIGN := .venv-foreign
 ECOSYSTEM := .venv-ecosystem
 BENCH := .venv-bench
-RIVAL_openai := 'openai[aiohttp]==3.54.0' uvloop==0.23.0
+RIVAL_openai := 'openai[aiohttp]==3.57.0' uvloop==0.23.0
 RIVAL_konko := konko==0.5.0 openai==1.109.1 uvloop==0.23.0
 RIVAL_litellm := litellm==1.110.2 uvloop==0.23.0
 
