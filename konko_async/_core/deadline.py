@@ -11,6 +11,8 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -78,39 +80,34 @@ class DeadlineQueue:
             self._wake_at(heap[0][0])
 
 
-class Deadline:
+class Deadline(msgspec.Struct, eq=False):
     """Cancels the task inside ``with`` when the time comes, and raises TimeoutError in its place.
 
     A cancellation from outside that comes at the same moment wins, as with asyncio's own.
 
-    Args:
-        queue: of the running loop.
-        when: ``loop.time()`` at which it is over, or None.
-        last: the time beyond which :meth:`allow` does not move it, or None.
-
     Attributes:
-        when: the time at which it is over; None: never, or it is over or has been left.
+        queue: of the running loop.
+        when: ``loop.time()`` at which it is over; None: never, or it is over or has been left.
+        last: the time beyond which :meth:`allow` does not move it, or None.
         watched: the time at which its queue looks at it next, or None.
         expired: whether it is over.
     """
 
-    __slots__ = ("_cancelling", "_last", "_queue", "_task", "expired", "watched", "when")
-
-    _task: asyncio.Task[object] | None
-
-    def __init__(self, queue: DeadlineQueue, when: float | None, last: float | None = None) -> None:
-        self._queue = queue
-        self._last = last
-        self.when = when
-        self.expired = False
+    queue: DeadlineQueue
+    when: float | None
+    last: float | None = None
+    watched: float | None = None
+    expired: bool = False
+    _task: asyncio.Task[object] | None = None
+    _cancelling: int = 0
 
     def __enter__(self) -> Self:
-        task = self._task = asyncio.current_task(self._queue.loop)
+        task = self._task = asyncio.current_task(self.queue.loop)
         assert task is not None  # noqa: S101 - awaits happen in tasks
         # As asyncio.timeout() does: only if our own cancel() is the only one that is new may it be
         # taken back and become a TimeoutError.
         self._cancelling = task.cancelling()
-        queue, when = self._queue, self.when
+        queue, when = self.queue, self.when
         queue.open += 1
         self.watched = when
         if when is not None:
@@ -126,7 +123,7 @@ class Deadline:
         # The queue may keep this for a while: it must hold neither the task nor what that holds.
         task, self._task = self._task, None
         self.when = None
-        self._queue.open -= 1
+        self.queue.open -= 1
         if (
             self.expired
             and task is not None
@@ -142,12 +139,12 @@ class Deadline:
         """
         if self.expired:
             return
-        until = None if silence is None else self._queue.loop.time() + silence
-        self.when = when = earliest(self._last, until)
+        until = None if silence is None else self.queue.loop.time() + silence
+        self.when = when = earliest(self.last, until)
         # Where its queue looks too early, it looks again when the time has come.
         if when is not None and (self.watched is None or when < self.watched):
             self.watched = when
-            self._queue.watch(self, when)
+            self.queue.watch(self, when)
 
     def expire(self) -> None:
         """Cancel the task: the time has come."""

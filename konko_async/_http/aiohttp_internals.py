@@ -135,6 +135,8 @@ class ClientProtocol(ResponseHandler):
         """Take in what was read: of an answer of ours, only its parser needs to see it."""
         payload = self._payload
         if self._expected is None and (type(payload) is not Body or payload._eof):
+            if data and self._ours is self._parser and (payload is None or payload.is_eof()):
+                self._should_close = True  # nobody asked for it
             super().data_received(data)
             return
         try:
@@ -241,8 +243,9 @@ class HookedConnector(aiohttp.TCPConnector):
         while idle:
             protocol, since = idle.popleft()
             # It should close where something came that nobody asked for, such as a 408 of a server
-            # that waited for long enough; the next call would get it for its answer.
-            if protocol.is_connected() and since >= oldest and not protocol.should_close:
+            # that waited for long enough; the next call would get it for its answer. All else that
+            # aiohttp's should_close looks at was looked at when the connection came back.
+            if protocol.is_connected() and since >= oldest and not protocol._should_close:
                 break
             protocol.close()
         else:
@@ -418,6 +421,12 @@ class Body(StreamReader):
 
 def at_hand(content: Any, limit: int) -> bytes | None:
     """Take all of a body, if it has come to its end and is no longer than ``limit``."""
+    if type(content) is StreamReader:  # it came with its head, as most do
+        if not content._eof or content._exception is not None or content.total_bytes > limit:
+            return None
+        data = b"".join(content._buffer)
+        content._buffer.clear()
+        return data
     if not content.is_eof() or content.exception() is not None or content.total_bytes > limit:
         return None
     # What stands in for aiohttp's answers in tests may have another kind of body.

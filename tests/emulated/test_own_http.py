@@ -76,7 +76,7 @@ async def until(condition):
 
 
 def session_of(client):
-    return client._engine.transport._live_session()
+    return client._engine.transport._live_session(asyncio.get_running_loop())
 
 
 class WireServer:
