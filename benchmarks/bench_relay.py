@@ -42,6 +42,7 @@ BODY = json.dumps({"messages": [{"role": "user", "content": "Say."}], "stream": 
 LIMIT = 0.050  # seconds between chunks, at p99
 WARM = 1.5  # seconds of a paced stream that do not count
 PACE = 50  # tokens a second
+FRAME = event("x" * 4, 280)  # as many bytes as the relay writes per chunk
 STAMPS = 150  # tokens of a stream whose latency is measured
 HEAD = 2000  # bytes in which the first token is
 STAMPED = re.compile(rb'"content":"(\d{19})')
@@ -51,7 +52,7 @@ STAMPED = re.compile(rb'"content":"(\d{19})')
 
 
 async def relay(url: str) -> None:
-    """Serve: the relay at its path, /drain which only reads, /cpu."""
+    """Serve: the relay at its path, /drain which only reads, /bare which also writes, /cpu."""
     many = {"max_calls": 10**5, "max_calls_per_identity": 10**5}
     many |= {"max_readers": 10**5, "max_readers_per_identity": 10**5}
     async with AsyncKonko("k", url) as client:
@@ -68,10 +69,23 @@ async def relay(url: str) -> None:
                     read += len(batch)
             return web.Response(text="\n\n" * read)
 
+        async def bare(request: web.Request) -> web.StreamResponse:
+            # As many writes of as many bytes as the relay, by the socket's transport itself.
+            body, response = await request.json(), web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b" ")
+            write = request.transport.write
+            async with client.chat.completions.stream(model=MODEL, messages=body["messages"]) as s:
+                while (batch := await s.read()) is not None:
+                    write(FRAME * len(batch))
+            request.transport.write(b"0\r\n\r\n")
+            return response
+
         async def cpu(_: web.Request) -> web.Response:
             return web.Response(text=repr(time.process_time()))
 
         app.router.add_post("/drain", drain)
+        app.router.add_post("/bare", bare)
         app.router.add_get("/cpu", cpu)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
@@ -299,11 +313,11 @@ CASES = ((20, 2000, 2000, 8), (5, 1000, 500, 16), (1, 250, 100, 30))  # write ch
 def cost(
     server: Server, loop: str, rounds: int, case: tuple[int, int, int, int]
 ) -> list[list[float]]:
-    """CPU per chunk in neighbouring rounds, µs: reading only, and relaying."""
+    """CPU per chunk in neighbouring rounds, µs: reading only, writing barely as well, relaying."""
     write, chunks, pace, streams = case
     scene = Scene(chunks=chunks, write=write, pace=pace)
     with Stage(server.url(scene), loop, scene) as stage:
-        found: dict[str, list[float]] = {"/drain": [], CHAT: []}
+        found: dict[str, list[float]] = {"/drain": [], "/bare": [], CHAT: []}
         for number in range(rounds + 1):
             for path in list(found)[:: 1 if number % 2 else -1]:
                 done = stage.read(path, streams, over=0.2)
@@ -317,9 +331,10 @@ def measure(bench: Bench) -> None:
     loop = "asyncio" if bench.loop == "best" else bench.loop
     rounds = bench.rounds or (2 if bench.quick else 5)
     for case in CASES[:1] if bench.quick else CASES:
-        only, whole = cost(bench.server, loop, rounds, case)
+        only, bare, whole = cost(bench.server, loop, rounds, case)
         what, unit = f"{case[0]} a read", "µs CPU per chunk"
-        for who, samples in (("reading only", only), ("relaying", whole)):
+        ways = {"reading only": only, "reading, bare writes": bare, "relaying": whole}
+        for who, samples in ways.items():
             bench.results.figures.append(Figure("relay", who, what, unit, samples))
         beyond = [b - a for a, b in zip(only, whole, strict=True)]
         goal = Goal("relay", f"beyond reading, {what}", beyond, LIMITS[case[0]], unit=unit)
@@ -328,17 +343,18 @@ def measure(bench: Bench) -> None:
 
 def cpu(server: Server, told: argparse.Namespace) -> None:
     """CPU per chunk beyond reading it, in neighbouring rounds."""
-    print("\nCPU per chunk (µs): reading only, relaying, the difference [95 % interval]")
+    print("\nCPU per chunk (µs): reading only, bare writes as well, relaying; beyond reading, bare")
     rounds = told.rounds or (3 if told.quick else 9)
     for case in CASES:
-        only, whole = cost(server, told.loop, rounds, case)
-        beyond = [b - a for a, b in zip(only, whole, strict=True)]
-        low, high = interval(beyond)
-        print(
-            f"  {case[0]:3} chunks a read: {statistics.median(only):6.2f} "
-            f"{statistics.median(whole):6.2f} {statistics.median(beyond):6.2f} "
-            f"[{low:.2f}, {high:.2f}]"
-        )
+        only, bare, whole = cost(server, told.loop, rounds, case)
+        print(f"  {case[0]:3} chunks a read:", end="")
+        for samples in (only, bare, whole):
+            print(f" {statistics.median(samples):6.2f}", end="")
+        for before in (only, bare):
+            beyond = [b - a for a, b in zip(before, whole, strict=True)]
+            low, high = interval(beyond)
+            print(f"  {statistics.median(beyond):6.2f} [{low:.2f}, {high:.2f}]", end="")
+        print()
 
 
 def latency(_: Server, told: argparse.Namespace) -> None:

@@ -104,6 +104,7 @@ class ClientProtocol(ResponseHandler):
 
     _ours: Any = ()  # the parser, if expect() made it
     _expected: asyncio.Future[tuple[Any, StreamReader]] | None = None
+    _tap: Tap | None = None  # of a body whose reader waits at one
 
     def expect(self) -> asyncio.Future[tuple[Any, StreamReader]]:
         """Return the head of the next answer (``code``, ``headers``) and its body, to be awaited.
@@ -148,11 +149,14 @@ class ClientProtocol(ResponseHandler):
                 HttpProcessingError(message=str(getattr(error, "message", ""))), error
             )
             return
-        for head, body in messages:
-            self._take(head, body)
-        if upgraded:
-            self._upgraded = True
-            super().data_received(tail)
+        if messages or upgraded:
+            for head, body in messages:
+                self._take(head, body)
+            if upgraded:
+                self._upgraded = True
+                super().data_received(tail)
+        if self._tap is not None:
+            self._tap.take()
 
     def _take(self, head: Any, body: Any) -> None:
         """Give a head, with its body, to who expects it."""
@@ -331,6 +335,47 @@ READ_PARAMS: Final = _read_params()
 # -- bodies ----------------------------------------------------------------------------------------
 
 
+Take = Callable[[bytes], bytes | None]
+
+
+class Tap(asyncio.Future[bytes | None]):
+    """What a reader of a body waits for, where what comes may be dealt with on the spot.
+
+    It saves waking the reader's task, which takes an iteration of the event loop.
+    """
+
+    def __init__(self, body: Body, take: Take) -> None:
+        super().__init__(loop=body._loop)
+        self._body = body
+        self._take = take
+        protocol: Any = body._protocol  # a ClientProtocol
+        protocol._tap = self
+
+    def set_result(self, data: bytes | None) -> None:
+        """Take in bytes from the parser, which may bring more; None: the body has ended."""
+        if data is None:
+            super().set_result(None)
+        else:
+            body: Any = self._body
+            body._buffer.append(data)
+            body._size += len(data) + _BYTES
+            body._waiter = self
+
+    def take(self) -> None:
+        """Deal with all that one read of the connection brought, or wake the reader with it."""
+        body: Any = self._body
+        if self.done():
+            body._protocol._tap = None
+        elif body._buffer:
+            rest = self._take(body.read_nowait())
+            if rest is not None:
+                body._waiter = None
+                if rest:
+                    body._buffer.append(rest)
+                    body._size += len(rest) + _BYTES
+                super().set_result(rest)
+
+
 class Body(StreamReader):
     """A body between aiohttp's parser and one reader, who takes all that there is.
 
@@ -371,6 +416,24 @@ class Body(StreamReader):
 
     def end_http_chunk_receiving(self) -> None:
         """Do nothing."""
+
+    async def readany_or(self, take: Take) -> bytes:
+        """Do what :meth:`readany` does.
+
+        Args:
+            take: gets what comes while this waits, in the moment in which it comes; what it returns
+                is what this returns. None: it has been dealt with, and this waits on.
+        """
+        waits = not self._buffer and not self._eof and self._exception is None
+        if waits and self._protocol.transport is not None:
+            tap: Any = Tap(self, take)
+            self._waiter = tap
+            try:
+                if await tap == b"":
+                    return b""
+            finally:
+                self._waiter = None
+        return await self.readany()  # what was left is in the buffer, also where this is cancelled
 
     async def readany(self) -> bytes:
         """Return all that has come, once something has; nothing at the end.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -104,6 +105,11 @@ class OpenResponse:
         self.host = host
         self.content = body
         self.read = body.readany
+
+    def reading(self, take: Callable[[bytes], bytes | None]) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads as ``read``, by :meth:`Body.readany_or` where nothing is in between."""
+        own = type(self.content) is Body and self.read == self.content.readany
+        return partial(self.content.readany_or, take) if own else self.read
 
     def at_hand(self, limit: int) -> bytes | None:
         """Return the body if all of it has come with its head.

@@ -122,8 +122,7 @@ class ChunkDecoder(Generic[C, R]):
         alike = template.read_all(data)
         if alike is None:
             return False
-        self._take_alike(alike)
-        return True
+        return self._take_alike(alike)
 
     def take(self, data: bytes | None) -> bool:
         """Take in what a read brought; None: more of what has come. Whether that gave chunks."""
@@ -223,8 +222,12 @@ class ChunkDecoder(Generic[C, R]):
             if self.failure is not None:
                 splitter.drop()  # what follows a fault is not looked at
 
-    def _take_alike(self, alike: Alike) -> None:
-        """Take in chunks that are as the template says; nobody may ever ask for them as chunks."""
+    def _take_alike(self, alike: Alike) -> bool:
+        """Take in chunks that are as the template says; nobody may ever ask for them as chunks.
+
+        Returns:
+            True: they are taken in.
+        """
         texts = alike.texts
         count = len(texts)
         self._alike += count
@@ -244,6 +247,7 @@ class ChunkDecoder(Generic[C, R]):
         self._keep(text)
         if text:
             self.brought = True
+        return True
 
     def _decode(self, payloads: list[Any]) -> None:
         """Decode payloads, in order; after the end only for errors, after a fault no more."""

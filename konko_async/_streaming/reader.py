@@ -19,7 +19,7 @@ from konko_async.errors import (
 from konko_async.wire._base import Received
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from konko_async._core.pipeline import Request, Response
     from konko_async._http.session import OpenResponse
@@ -55,8 +55,8 @@ class StreamReader(Generic[C, R]):
     """
 
     __slots__ = (
-        "_answer", "_call", "_first_token_due", "_idle", "_loop", "_name", "_opened_at", "_read",
-        "_reading", "_response", "_silent", "_since", "_timer", "decoder", "ended",
+        "_answer", "_call", "_first_token_due", "_idle", "_left", "_loop", "_name", "_opened_at",
+        "_read", "_reading", "_response", "_silent", "_since", "_timer", "decoder", "ended",
         "outlives_cancellation",
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ class StreamReader(Generic[C, R]):
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._reading = False
+        self._left = False  # whether chunks were given to fill_or()'s caller, who left them
         self._since: float | None = None  # when the wait for a token began; None: nobody waits
         self._silent = 0.0  # seconds waited since the last token, before the consumer went away
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +129,7 @@ class StreamReader(Generic[C, R]):
                     except _RAISED as error:
                         data = self._lost(error)
                     if decoder.take_alike(data) or (
-                        decoder.take(data) if data else decoder.end(whole=self._is_framed)
+                        decoder.take(data) if data else self._left or self._end()
                     ):
                         return True
                     data = b""  # it may repeat a key, and a traceback may show this frame's locals
@@ -146,6 +147,39 @@ class StreamReader(Generic[C, R]):
                 self._silent = self._loop.time() - self._since
             self._since = None
         return False
+
+    async def fill_or(self, at_once: Callable[[], bool]) -> bool:
+        """Do what :meth:`fill` does, where there is nothing in ``decoder.ready``.
+
+        Args:
+            at_once: called when chunks alike have come while this waits; whether it has taken them,
+                so that this waits on.
+        """
+        read = self._read
+        self._read = self._tapped(at_once)
+        try:
+            return await self.fill()
+        finally:
+            self._read, self._left = read, False
+
+    def _tapped(self, at_once: Callable[[], bool]) -> Callable[[], Awaitable[bytes]]:
+        """Return what reads, and gives chunks alike to ``at_once`` in the moment they come."""
+        read: Callable[[], Awaitable[bytes]] = self._read
+        if read is not self._answer.read:  # watched
+            return read
+        decoder, clock = self.decoder, self._loop.time
+
+        def take(data: bytes) -> bytes | None:
+            if not decoder.take_alike(data):
+                return data
+            if decoder.brought:
+                decoder.brought = False
+                self._since = clock()
+            self._left = not at_once()
+            return b"" if self._left else None
+
+        reading: Callable[[], Awaitable[bytes]] = self._answer.reading(take)
+        return reading
 
     def watch(self, before_read: Callable[[float], object]) -> None:
         """Call ``before_read(when)`` before each read from now on, and at the end of the answer.
@@ -189,6 +223,9 @@ class StreamReader(Generic[C, R]):
         """Whether HTTP says where the body ends, so that a cut one cannot look complete."""
         headers = self._answer.headers
         return "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
+
+    def _end(self) -> bool:
+        return self.decoder.end(whole=self._is_framed)
 
     def _cancelled(self, error: asyncio.CancelledError) -> None:
         """Let go of the connection as a cancellation passes through.

@@ -151,6 +151,10 @@ class ResumableReader:
         self.ended = True
         self._inner.close(outcome)
 
+    async def fill_or(self, at_once: object) -> bool:  # noqa: ARG002 - each chunk is looked at
+        """Do what :meth:`fill` does."""
+        return await self.fill()
+
     async def fill(self) -> bool:
         """Read until there is a chunk in ``ready``; False at the end of the answer.
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from konko_async._core.misuse import AsyncContextOnly, AsyncIterableOnly
@@ -180,8 +181,16 @@ class Stream(AsyncIterableOnly, AsyncContextOnly, Generic[C, R]):
         failure = self._failure
         return KonkoError(failure) if isinstance(failure, str) else copy.copy(failure)
 
-    async def read(self) -> ChunkBatch[C] | None:
+    async def read(
+        self, at_once: Callable[[ChunkBatch[C]], bool] | None = None
+    ) -> ChunkBatch[C] | None:
         """Return chunks that have arrived, waiting for one if there is none.
+
+        Args:
+            at_once: for code that hands an answer on: called, while this waits, with chunks that
+                arrive and differ in nothing but their text, before any task is woken. It says
+                whether it has dealt with them, so that this waits on. It must neither raise nor
+                touch the stream; it may not be called at all.
 
         Returns:
             All that have arrived, or the first of them that differ in nothing but their text;
@@ -190,13 +199,25 @@ class Stream(AsyncIterableOnly, AsyncContextOnly, Generic[C, R]):
         Raises:
             APIError: as for iterating over the stream itself.
         """
-        if not await self._more():
+        if not await (self._more() if at_once is None else self._more_or(at_once)):
             return None
-        decoder = self._decoder
-        assert decoder is not None  # noqa: S101 - _more() opened it
+        decoder: ChunkDecoder[C, R] = self._decoder  # type: ignore[assignment]  # _more() opened it
         if type(decoder.ready[-1]) is str:  # what chunks alike are kept as
             return ChunkBatch(*decoder.take_texts(), decoder.template)
         return ChunkBatch(decoder.take_chunks())
+
+    async def _more_or(self, at_once: Callable[[ChunkBatch[C]], bool]) -> bool:
+        if self._ready or self._reader is None:
+            return await self._more()
+        return await self._reader.fill_or(partial(self._give, at_once))
+
+    def _give(self, at_once: Callable[[ChunkBatch[C]], bool]) -> bool:
+        decoder: Any = self._decoder
+        texts, strings = decoder.take_texts()
+        if at_once(ChunkBatch(texts, strings, decoder.template)):
+            return True
+        decoder.ready.extend(reversed(texts))
+        return False
 
     def text(self) -> AsyncIterator[str]:
         """Iterate over the text of choice 0 as it comes; empty deltas are skipped.

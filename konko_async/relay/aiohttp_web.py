@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from konko_async import ChatStream
 from konko_async.relay._formats.base import Format
@@ -49,14 +50,31 @@ _TOO_SLOW = 408
 class _AiohttpSink:
     """One browser's connection."""
 
-    __slots__ = ("_request", "write")
+    __slots__ = ("_chunked", "_request", "_writer", "write")
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse, writer: Any) -> None:
         self._request = request
         self.write = response.write  # itself: one more coroutine would cost each token
+        self._writer = writer
+        self._chunked = type(writer) is StreamWriter and writer.chunked
 
     def gone(self) -> bool:
         return _gone(self._request)
+
+    def writable(self) -> bool:
+        transport = self._request.transport
+        return (
+            self._chunked
+            and self._writer.output_size > 0  # aiohttp keeps the head back for the first frames
+            and transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
+
+    def write_now(self, frames: bytes) -> None:
+        data = b"%x\r\n%b\r\n" % (len(frames), frames)
+        self._writer.output_size += len(data)  # which access logs tell
+        self._writer.transport.write(data)
 
 
 def _gone(request: web.Request) -> bool:
@@ -74,9 +92,9 @@ async def _send(
     early: bool,
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
-    browser = _AiohttpSink(request, response)
     try:
-        await response.prepare(request)
+        writer = await response.prepare(request)
+        browser = _AiohttpSink(request, response, writer)
         if await pump(source, browser, delivery, early=early) == "done":
             await response.write_eof()
             return response

@@ -4,14 +4,25 @@
 
 import asyncio
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from client_kit import ASK, MESSAGES, MODEL, serving, text_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from konko_async import KonkoError, StreamError, StreamServerError, StreamTruncatedError
+from konko_async import (
+    KonkoError,
+    StreamError,
+    StreamServerError,
+    StreamTruncatedError,
+    Timeout,
+)
 from konko_async.testing import Answer, Emulator, FaultServer, faults
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pipe_loop import on_pipes
 
 TOKENS = ["Hel", "lo", " \u2028", '"', "\\", "\n", "é", "😀", ""]
 
@@ -197,7 +208,24 @@ def test_reading_gives_what_iterating_gives_however_it_is_cut(events, sizes):
     last = chunk("", choice={"finish_reason": "stop"})
     answer = Answer.events([chunk("first"), *events, last, "[DONE]"])
     # The second sends it all at once.
-    asyncio.run(_compare(FaultServer(answer.split(sizes), answer), len(events) + 2))
+    server = FaultServer(answer.split(sizes), answer, answer.split(sizes))
+    asyncio.run(_compare(server, len(events) + 2))
+
+
+async def _handed_on(stream):
+    """All chunks: of those that come while a read waits, half are taken at once."""
+    found, asked = [], 0
+
+    def at_once(batch):
+        nonlocal asked
+        asked += 1
+        if asked % 2:
+            found.extend(same(batch))
+        return bool(asked % 2)
+
+    while (batch := await stream.read(at_once)) is not None:
+        found += same(batch)
+    return found
 
 
 async def _compare(server, count):
@@ -208,6 +236,93 @@ async def _compare(server, count):
         async with client.chat.completions.stream(model=MODEL, messages=MESSAGES, n=1) as stream:
             iterated = [c async for c in stream]
             assert await stream.completion() == whole
-    assert read == iterated
+        async with client.chat.completions.stream(model=MODEL, messages=MESSAGES, n=1) as stream:
+            handed = await _handed_on(stream)
+            assert await stream.completion() == whole
+    assert read == iterated == handed
     assert [c.raw for c in read] == [c.raw for c in iterated]
     assert len(read) == count
+
+
+class Paced(asyncio.Protocol):
+    """Answers with events that come one at a time, the last with what ends the stream."""
+
+    def __init__(self, *events, by=1.0):
+        last = chunk("", choice={"finish_reason": "stop"})
+        events = [f"data: {event}\n\n" for event in (chunk("first"), chunk("second"), *events)]
+        self.parts = [*events, f"data: {last}\n\ndata: [DONE]\n\n", ""]
+        self.by = by
+
+    async def __aenter__(self):
+        self.server = await asyncio.get_running_loop().create_server(lambda: self, "127.0.0.1", 0)
+        self.base_url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, _data):
+        head = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.transport.write(b"HTTP/1.1 200 OK\r\n" + head)
+        for number, part in enumerate(self.parts):
+            framed = b"%x\r\n%b\r\n" % (len(part), part.encode())
+            asyncio.get_running_loop().call_later(number * self.by, self.transport.write, framed)
+
+
+@on_pipes
+async def test_chunks_alike_can_be_taken_in_the_moment_they_come():
+    events = [chunk(f"t{n}") for n in range(8)]
+    events.insert(4, chunk("other", model="other"))
+    taken, got = [], []
+
+    def at_once(batch):
+        assert asyncio.current_task() is None  # none has been woken
+        texts = [c.choices[0].delta.content for c in same(batch)]
+        if texts == ["t2"]:
+            return False
+        taken.extend(texts)
+        return True
+
+    async with serving(Paced(*events)) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            while (batch := await stream.read(at_once)) is not None:
+                got += [c.choices[0].delta.content for c in same(batch)]
+            assert await stream.read(at_once) is None
+            assert text_of(await stream.completion()) == "firstsecondt0t1t2t3othert4t5t6t7"
+    assert [text for text in taken if text] == ["t0", "t1", "t3", "t4", "t5", "t6", "t7"]
+    assert [text for text in got if text] == ["first", "second", "t2", "other"]
+
+
+@on_pipes
+async def test_chunks_taken_at_once_are_no_silence():
+    server = Paced(*[chunk(f"t{n}") for n in range(8)], by=3)
+    async with serving(server, timeout=Timeout(idle=5)) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            taken = []
+            while await stream.read(lambda batch: taken.extend(batch.texts()) or True) is not None:
+                pass
+            assert len(taken) == 8
+
+
+@on_pipes
+async def test_a_reader_that_is_cancelled_as_chunks_are_refused_loses_none():
+    async with serving(Paced(*[chunk(f"t{n}") for n in range(4)])) as client:
+        async with client.chat.completions.stream(**ASK) as stream:
+            got = []
+
+            def refuse(batch):
+                reading.cancel()
+                return False
+
+            while True:
+                reading = asyncio.ensure_future(stream.read(refuse))
+                await asyncio.wait([reading])
+                if reading.cancelled():
+                    continue
+                if (batch := reading.result()) is None:
+                    break
+                got += [c.choices[0].delta.content for c in same(batch)]
+    assert "".join(got) == "firstsecondt0t1t2t3"

@@ -250,6 +250,36 @@ async def test_a_fault_of_ours_is_an_event_too(caplog):
     assert "Say hello" not in caplog.text
 
 
+async def test_a_fault_where_no_task_is_woken_is_an_event_too(caplog):
+    """Chunks that come while a read waits are written by the connection that they came by."""
+    taken, at_once = 0, 0
+
+    class Broken(OpenAIFormat):
+        def take(self, batch):
+            nonlocal taken, at_once
+            if asyncio.current_task() is None:
+                at_once += 1
+                if at_once == 3:
+                    raise LookupError
+            elif at_once:
+                raise AssertionError("of the batch that failed, nothing is written")
+            taken += len(batch)
+            return super().take(batch)
+
+    async def handler(request):
+        stream = client.chat.completions.stream(model=MODEL, messages=ASK["messages"])
+        return await stream_response(request, stream, format=Broken())
+
+    emulator = Emulator(answer=lambda _: ["tok"] * 8, tokens_per_second=100)
+    async with emulator as server, AsyncKonko("k", server.base_url) as client:
+        async with served(handler) as session, session.get("/") as response:
+            *chunks, error = chunks_of(events_of(await response.read()))
+    assert at_once == 3
+    assert len(chunks) == taken
+    assert error["error"]["type"] == "internal_error"
+    assert "LookupError" in caplog.text
+
+
 async def test_nothing_of_what_was_said_is_logged(caplog):
     caplog.set_level(logging.DEBUG)
     emulator = Emulator(answer=lambda _: ["PRIVATE", " words", " here"])

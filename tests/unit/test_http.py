@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import sys
 from types import SimpleNamespace
 
@@ -175,13 +176,19 @@ def test_through_the_parser_it_reads_as_aiohttps_own(pieces, framing, zipped, si
 
     pieces = list(map(spelt, pieces))
 
-    async def run(ours):
+    async def run(ours, *takes):
         fields, wire = framed(pieces, framing, zipped=zipped)
         protocol, transport, body = await opened(*fields, ours=ours)
-        got = []
+        got, takes = [], itertools.cycle(takes or [False])
+
+        def take(data):
+            if not next(takes):
+                return data
+            got.append(data)
+            return None
 
         async def read():
-            while data := await body.readany():
+            while data := await (body.readany_or(take) if ours else body.readany()):
                 got.append(data)
 
         reader = asyncio.create_task(read())
@@ -201,6 +208,7 @@ def test_through_the_parser_it_reads_as_aiohttps_own(pieces, framing, zipped, si
 
     whole = b"".join(pieces)
     assert asyncio.run(run(ours=True)) == (whole, True, len(whole), None)
+    assert asyncio.run(run(True, *turns)) == (whole, True, len(whole), None)
     assert asyncio.run(run(ours=False)) == (whole, True, len(whole), None)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from konko_async.errors import ConfigurationError
 from konko_async.relay._formats.sse_frames import PING
 from konko_async.relay._streams.cancel_scope import ReaderGoneError, ReaderWatch
-from konko_async.relay._streams.source import Source
+from konko_async.relay._streams.source import DirectSource, Outlet, Source
 
 __all__ = ["Delivery", "Outcome", "ReaderGoneError", "Sink", "pump"]
 
@@ -29,6 +29,11 @@ class Sink(Protocol):
 
     def gone(self) -> bool:
         """Whether the reader has left; cheap, as it is called several times a second."""
+
+
+@runtime_checkable
+class _QuickSink(Sink, Outlet, Protocol):
+    """A sink that can also be written to by no task."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +74,7 @@ class _Pumping(ReaderWatch):
 
     def __init__(self, sink: Sink, delivery: Delivery) -> None:
         super().__init__(sink.gone, delivery.look)
-        self._sink = sink
+        self._sink: Any = sink
         self._delivery = delivery
         self._since = self._loop.time()  # when the last write ended, or this one began
         self._writing = False
@@ -82,6 +87,13 @@ class _Pumping(ReaderWatch):
         self._writing, self._since = True, self._loop.time()
         await self._sink.write(frames)
         self._writing, self._since = False, self._loop.time()
+
+    def writable(self) -> bool:
+        return self._pinging is None and self._sink.writable()
+
+    def write_now(self, frames: bytes) -> None:
+        self._sink.write_now(frames)
+        self._since = self._loop.time()
 
     def _hopeless(self, now: float) -> bool:
         silent = now - self._since
@@ -140,6 +152,8 @@ async def pump(
             if early:
                 await pumping.write(PING)
             pause = delivery.flush_every
+            if pause is None and isinstance(sink, _QuickSink) and isinstance(source, DirectSource):
+                source.outlet = pumping
             while (frames := await source.read()) is not None:
                 await pumping.write(frames)
                 if pause is not None:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Protocol
 
-from konko_async import ChatStream, KonkoError
+from konko_async import ChatCompletionChunk, ChatStream, ChunkBatch, KonkoError
 from konko_async.relay._errors import RefusalError, described
 from konko_async.relay._formats.base import Format, StopReason, StreamStats
 from konko_async.relay._formats.sse_frames import frames
@@ -100,6 +100,16 @@ def stopped_early(reason: StopReason | None) -> RefusalError:
     return RefusalError(503, "the server is shutting down", type="overloaded", retry_after=RESTART)
 
 
+class Outlet(Protocol):
+    """Where frames can be written in the moment in which they come, by no task."""
+
+    def writable(self) -> bool:
+        """Whether a write now would overtake nothing and wait for nothing."""
+
+    def write_now(self, frames: bytes) -> None:
+        """Write frames; after :meth:`writable` has said so. Raises nothing."""
+
+
 class DirectSource:
     """An answer, straight to its one reader: a slow reader slows the model's server down.
 
@@ -108,13 +118,15 @@ class DirectSource:
 
     Attributes:
         headers: the format's.
+        outlet: where what comes while :meth:`read` waits may be written past it, or None.
     """
 
     def __init__(self, format: Format) -> None:
+        self.outlet: Outlet | None = None
         self.headers: Mapping[str, str] = format.headers
         self._format: Format = format
         self._timing = Timing()
-        self._begun = False
+        self._begun = self._flows = False
         self._ended = False
         self._reason: StopReason | None = None
         self._scope = Scope()
@@ -173,6 +185,7 @@ class DirectSource:
     async def read(self) -> bytes | None:
         """Wait for what arrives, and return all of it; None at the end."""
         while not self._ended:
+            self._flows = self._begun
             # Not in open(): a call that fails there is a status, and has no events at all.
             payloads = [] if self._begun else self._format.begin(None)
             self._begun = True
@@ -231,6 +244,7 @@ class StreamSource(DirectSource):
     def __init__(self, stream: ChatStream, format: Format) -> None:
         super().__init__(format)
         self._stream = stream
+        self._fault: Exception | None = None  # of the format, where no task could be given it
 
     @property
     def started(self) -> bool:
@@ -246,8 +260,25 @@ class StreamSource(DirectSource):
         await self._stream.__aenter__()
 
     async def _step(self) -> list[bytes] | None:
-        batch = await self._stream.read()
+        # Not before what the format begins with has been written.
+        at_once = None if self.outlet is None or not self._flows else self._write_now
+        batch = await self._stream.read(at_once)
+        if self._fault is not None:
+            raise self._fault
         return None if batch is None else self._format.take(batch)
+
+    def _write_now(self, batch: ChunkBatch[ChatCompletionChunk]) -> bool:
+        outlet = self.outlet
+        if outlet is None or not outlet.writable():
+            return False
+        try:
+            payloads = self._format.take(batch)
+            if payloads:
+                outlet.write_now(frames(payloads))
+        except Exception as error:  # noqa: BLE001 - raised where a task takes it
+            self._fault = error
+            return False
+        return True
 
     async def _last(self) -> list[bytes]:
         completion = await self._stream.completion()
