@@ -168,6 +168,7 @@ class _Server:
         self._settings = settings
         self._tests = [] if tests is None else ["tests", *tests]
         self._process = None
+        atexit.register(self._end)
 
     def start(self, descriptors, arguments, environment, folder, on_terminal):
         """Start a command; returns its pid, or None if it needs an interpreter of its own."""
@@ -193,11 +194,12 @@ class _Server:
             command, env=environment, pass_fds=[end], stdin=subprocess.DEVNULL
         )
         self._theirs.close()
-        atexit.register(self._end)
 
     def _end(self):
-        self._socket.close()  # that is what ends the server
-        self._process.wait()
+        for end in (self._socket, self._theirs):  # that is what ends the server
+            end.close()
+        if self._process is not None:
+            self._process.wait()
 
 
 def main():
