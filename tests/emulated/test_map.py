@@ -1,6 +1,7 @@
 """map(): lazy input, bounded memory, order, back-pressure, cancellation, and nothing left behind."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 
@@ -402,6 +403,30 @@ async def test_leaving_early_frees_everything(client, emulator, way):
     await emulator.wait_until(lambda: emulator.in_flight == 0)
     assert emulator.received < 60
     assert not any(lane.in_flight for lane in client.limits.lanes)
+
+
+@pytest.mark.parametrize("faulty", [False, True], ids=["answers", "faults"])
+async def test_no_call_leaves_a_cycle_for_the_garbage_collector(faulty):
+    tasks = []
+
+    async def call(item):
+        tasks.append(weakref.ref(asyncio.current_task()))
+        await asyncio.sleep(0)
+        if faulty:
+            raise RuntimeError
+        return item
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(RuntimeError):
+            async for _ in MapResults.over(call, range(50), max_concurrency=8):
+                pass
+        await turns(3)
+        assert tasks
+        assert not [task for task in tasks if task() is not None]
+    finally:
+        gc.enable()
 
 
 async def test_cancelling_the_consumer_cancels_the_calls():
