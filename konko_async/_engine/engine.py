@@ -34,7 +34,6 @@ from konko_async.middleware import (
     CircuitBreakerMiddleware,
     Fallback,
     FallbackMiddleware,
-    HedgeMiddleware,
     RetryBudget,
     RetryMiddleware,
 )
@@ -239,6 +238,8 @@ class Engine:
         if retry is not None:
             layers.append(RetryMiddleware(retry, self.budget, may_move=self._may_move))
         if policies.hedge_after is not None:
+            from konko_async.middleware import HedgeMiddleware  # noqa: PLC0415 - few clients hedge
+
             layers.append(HedgeMiddleware(policies.hedge_after, self.budget))
         log = AttemptLog(policies.observers, self.settings.base_url)
         # With per_attempt middleware in between, the log has to be outside of it, to count its

@@ -13,13 +13,16 @@ from konko_async.middleware._breaker import CircuitBreakerMiddleware
 from konko_async.middleware._budget import RetryBudget
 from konko_async.middleware._circuit import CircuitBreaker, CircuitState
 from konko_async.middleware._fallback import Fallback, FallbackMiddleware
-from konko_async.middleware._hedge import HedgeMiddleware
 from konko_async.middleware._retry import RetryMiddleware
 
 if TYPE_CHECKING:
     from konko_async.middleware._cache.answer_cache import AnswerCache, CacheStats
+    from konko_async.middleware._hedge import HedgeMiddleware
 else:
-    __getattr__, __dir__ = lazy_names(__name__, {"_cache.answer_cache": "AnswerCache CacheStats"})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {"_cache.answer_cache": "AnswerCache CacheStats", "_hedge": "HedgeMiddleware"},
+    )
 
 __all__ = [
     "AnswerCache",
