@@ -135,7 +135,7 @@ class ClientProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Take in what was read: of an answer of ours, only its parser needs to see it."""
         payload = self._payload
-        if self._expected is None and (type(payload) is not Body or payload._eof):
+        if (type(payload) is not Body or payload._eof) and self._expected is None:
             if data and self._ours is self._parser and (payload is None or payload.is_eof()):
                 self._should_close = True  # nobody asked for it
             super().data_received(data)
