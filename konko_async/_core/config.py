@@ -129,7 +129,11 @@ def parse_base_url(text: str, *, allow_http: bool = False) -> SplitResult:
         raise ConfigurationError(
             "base_url holds a user name or password; pass the key as api_key= instead"
         )
-    if url.scheme not in {"http", "https"} or not host or _NETLOC.fullmatch(url.netloc) is None:
+    if not text.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"base_url must begin with http:// or https://, as {DEFAULT_BASE_URL} does"
+        )
+    if not host or _NETLOC.fullmatch(url.netloc) is None:
         raise ConfigurationError(
             f"base_url is not an http(s) address such as {DEFAULT_BASE_URL} (host names beyond "
             "ASCII are to be given in their xn-- form)"

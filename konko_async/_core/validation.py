@@ -228,10 +228,14 @@ def known_keywords(call: str, params: Mapping[str, Any], known: frozenset[str]) 
     """
     if known.issuperset(params):  # in one call of C
         return
+    import difflib  # noqa: PLC0415 - only who misspells a name loads it
+
     name = next(name for name in params if name not in known)
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    meant = f"Did you mean {near[0]!r}? " if near else ""
     raise TypeError(
-        f"{call} got an unexpected keyword argument {name!r}; parameters that this client does not "
-        f"know go into extra_body={{{name!r}: ...}}"
+        f"{call} got an unexpected keyword argument {name!r}. {meant}Parameters that this client "
+        f"does not know go into extra_body={{{name!r}: ...}}"
     )
 
 

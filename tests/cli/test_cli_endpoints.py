@@ -68,7 +68,7 @@ max_concurrency = 2
     ("text", "said"),
     [
         ("endpoints = []", "names no endpoint"),
-        ("[[endpoints]]\nbase_url = 'x'", "base_url is not"),
+        ("[[endpoints]]\nbase_url = 'x'", "base_url must begin"),
         ("[[endpoints]]\nurl = 'x'", "url"),
         ("[[endpoints]]\nbase_url = 'http://localhost/v1'\napi_key_env = 'NOT_THERE'", "NOT_THERE"),
         ("balance = 'best'\nendpoints = []", "best"),

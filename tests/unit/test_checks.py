@@ -260,6 +260,8 @@ def test_unknown_keywords():
     known_keywords("call", {"a": 1}, frozenset({"a", "b"}))
     with pytest.raises(TypeError, match=r"'tempratur'.*extra_body=\{'tempratur'"):
         known_keywords("call", {"a": 1, "tempratur": 1}, frozenset({"a"}))
+    with pytest.raises(TypeError, match=r"'tempratur'\. Did you mean 'temperature'\?"):
+        known_keywords("call", {"tempratur": 1}, frozenset({"a", "temperature", "top_p"}))
 
 
 @pytest.mark.parametrize(

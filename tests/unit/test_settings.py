@@ -211,3 +211,11 @@ def test_wrong_header_values_are_named_but_not_echoed(value):
 def test_trust_env_is_true_or_false(wrong):
     with pytest.raises(ConfigurationError, match="trust_env must be True or False"):
         settings(trust_env=wrong)
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost:8000", "ftp://a.example", "a.example/v1", "//a.example"]
+)
+def test_a_base_url_without_its_scheme_says_which_there_are(text):
+    with pytest.raises(ConfigurationError, match="must begin with http:// or https://"):
+        parse_base_url(text)
