@@ -22,6 +22,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # More workers than the two cores that the build machine has: many tests wait for time or a process.
 PYTEST_ARGS ?= -n 4 --dist load
+# Here, as `make -n` runs each line that has this name in it.
+CHECKS = $(MAKE) lint types
 VERSIONS := 3.11 3.12 3.13
 
 # Every package at an exact version, with hashes: what `make demo` and `make test` install. `make
@@ -59,7 +61,7 @@ demo: $(VENV)/.demo ## stream an answer and summarise documents with a real mode
 
 test: debian $(VENV)/.test ## everything the build machine checks: lint, types, all tests, documentation
 	$(if $(CI),$(MAKE) audit)
-	scripts/beside "$(MAKE) lint types" scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
+	scripts/beside "$(CHECKS)" scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
 
 pytest: debian $(VENV)/.test
 	scripts/run_tests $(BIN)/pytest $(PYTEST_ARGS)
