@@ -61,6 +61,29 @@ async def test_the_contract_finds_what_is_wrong(broken):
         await check_store(broken())
 
 
+@jumping_time
+async def test_each_reader_waits_for_as_long_as_it_said():
+    """Those of a stream share a timer, whoever came first, and whatever came meanwhile."""
+    store, clock = MemoryStore(), asyncio.get_running_loop().time
+    await store.create(info(), lease=1000)
+
+    async def waited(wait):
+        begun = clock()
+        page = await store.read("s", 0 if wait < 5 else 1, wait=wait)
+        return round(clock() - begun, 6), list(page.payloads)
+
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(waited(wait)) for wait in (2, 9, 1, 3, 30, 7)]
+        await asyncio.sleep(2.5)
+        await store.append("s", [b"x"])
+    # Woken by the event, as those behind it are, which then have nothing to read yet.
+    assert [task.result() for task in waits] == [
+        (2, []), (2.5, []), (1, []), (2.5, [b"x"]), (2.5, []), (2.5, []),
+    ]  # fmt: skip
+    assert await waited(6) == (6, [])
+    assert await waited(8) == (8, [])
+
+
 # -- limits ----------------------------------------------------------------------------------------
 
 

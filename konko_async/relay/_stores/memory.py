@@ -23,6 +23,54 @@ _REMEMBERED = 10_000  # ids of streams that were thrown away, so that readers le
 _REMEMBERED_BYTES = 4 * MIB  # of those ids and their owners
 
 
+class _Waiters:
+    """Who waits for a stream's next event, or for its stop.
+
+    One timer, re-armed when it fires: one per wait, and each event ends a wait, would cost more
+    than the event itself.
+    """
+
+    __slots__ = ("_due", "_loop", "_timer")
+
+    def __init__(self) -> None:
+        self._due: dict[asyncio.Future[None], float] = {}  # when each has waited for long enough
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wake(self) -> None:
+        """Wake all who wait."""
+        for future in self._due:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until woken, or for so many seconds."""
+        future = self._loop.create_future()
+        self._due[future] = due = self._loop.time() + seconds
+        if due < math.inf and (self._timer is None or self._timer.when() > due):
+            self._arm(due)
+        try:
+            await future
+        finally:
+            del self._due[future]
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        """Let go who has waited for long enough."""
+        self._timer = None
+        now = self._loop.time()
+        for future, due in self._due.items():
+            if due <= now and not future.done():
+                future.set_result(None)
+        later = [due for due in self._due.values() if now < due < math.inf]
+        if later:
+            self._arm(min(later))
+
+
 class _Log:
     """One stream."""
 
@@ -41,8 +89,8 @@ class _Log:
         self.left = now  # when the last reader left
         self.readers: dict[str, float] = {}
         self.stop = False
-        self.changed: set[asyncio.Future[None]] = set()
-        self.stopping: set[asyncio.Future[None]] = set()
+        self.changed = _Waiters()
+        self.stopping = _Waiters()
 
     def unread(self, now: float) -> float:
         for reader, until in list(self.readers.items()):
@@ -51,26 +99,6 @@ class _Log:
                 # A reader that died has left when its lease ended, not when that is found out.
                 self.left = max(self.left, until)
         return 0.0 if self.readers else now - self.left
-
-
-def _wake(waiting: set[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
-
-
-async def _woken(waiting: set[asyncio.Future[None]], wait: float) -> None:
-    """Wait until woken, or for ``wait`` seconds."""
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    waiting.add(future)
-    timer = None if wait == math.inf else loop.call_later(wait, _wake, {future})
-    try:
-        await future
-    finally:
-        waiting.discard(future)
-        if timer is not None:
-            timer.cancel()
 
 
 class MemoryStore:
@@ -166,7 +194,7 @@ class MemoryStore:
         self._finished.append(stream_id)
         self._add(log, payloads, _size(payloads))
         # The writer may be waiting in watch(), which has nothing more to wait for.
-        _wake(log.stopping)
+        log.stopping.wake()
         self._arm()
 
     async def watch(self, stream_id: str, *, wait: float, lease: float) -> Watched:
@@ -175,7 +203,7 @@ class MemoryStore:
         # Never shortened: once the stream has finished, due is when it is thrown away.
         log.due = max(log.due, _now() + lease)
         if not log.stop and not log.finished:
-            await _woken(log.stopping, wait)
+            await log.stopping.wait(wait)
         return Watched(log.stop, log.unread(_now()))
 
     # -- the readers' side ---------------------------------------------------------------------
@@ -196,7 +224,7 @@ class MemoryStore:
         if after >= len(log.payloads) and not log.finished and wait > 0:
             now = _now()
             # No longer than the writer's lease: if that ends, nothing more will come.
-            await _woken(log.changed, min(wait, max(log.due - now, 0)))
+            await log.changed.wait(min(wait, max(log.due - now, 0)))
         end = min(after + _PAGE, len(log.payloads))
         payloads = log.payloads[after:end]
         # What a dead writer has written is still read, then its readers learn that it is lost.
@@ -219,7 +247,7 @@ class MemoryStore:
         log = self._logs.get(stream_id)
         if log is not None and not log.finished:
             log.stop = True
-            _wake(log.stopping)
+            log.stopping.wake()
 
     # -- keeping house -------------------------------------------------------------------------
 
@@ -234,7 +262,7 @@ class MemoryStore:
         log.payloads.extend(payloads)
         log.size += size
         self.size += size
-        _wake(log.changed)
+        log.changed.wake()
 
     def _free_key(self, info: StreamInfo) -> None:
         if info.key is not None and self._keys.get((info.owner, info.key)) == info.id:
@@ -251,7 +279,7 @@ class MemoryStore:
         while len(self._gone) > _REMEMBERED or self._gone_bytes > _REMEMBERED_BYTES:
             self._gone_bytes -= _length(self._gone.popitem(last=False)[1])
         # Readers that wait here learn that there is nothing to wait for.
-        _wake(log.changed)
+        log.changed.wake()
 
     def _purge(self) -> None:
         now = _now()
