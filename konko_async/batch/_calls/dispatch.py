@@ -166,11 +166,14 @@ class Dispatcher:
         if 0.0 < wait < math.inf:
             self._timer = self._loop.call_later(max(wait, 0.001), self._wake)
 
-    async def _enter(self) -> None:
+    def _must_wait(self) -> bool:
+        # A newcomer goes to the end of the line, even if there is room at this moment.
+        return bool(self._line) or self._pace.wait(self._loop.time(), self._in_flight) > 0
+
+    async def _wait_in_line(self) -> None:
         """Wait until a call may begin."""
         loop, pace = self._loop, self._pace
-        # A newcomer goes to the end of the line, even if there is room at this moment.
-        while self._line or pace.wait(loop.time(), self._in_flight) > 0:
+        while self._must_wait():
             turn = loop.create_future()
             self._line.append(turn)
             self._arm()
@@ -186,8 +189,11 @@ class Dispatcher:
             # Between waking and running the pace may have been cut: then the row waits again.
             if pace.wait(loop.time(), self._in_flight) <= 0:
                 break
+
+    def _enter(self) -> None:
+        """Begin a call."""
         self._in_flight += 1
-        pace.begin(loop.time())
+        self._pace.begin(self._loop.time())
         self._wake()
 
     def _leave(self) -> None:
@@ -220,7 +226,9 @@ class Dispatcher:
         self._coming -= 1
         trial: _Trial | None = None
         while True:
-            await self._enter()
+            if self._must_wait():
+                await self._wait_in_line()
+            self._enter()
             if trial is not None:
                 trial.sent += 1
                 self._retried()
