@@ -43,10 +43,13 @@ async def _serve() -> None:
     # heard() needs the worker, which needs the pipe, which needs heard().
     worker: Worker
     loop = asyncio.get_running_loop()
+    begun = False
 
     def heard(messages: list[tuple[Any, ...]]) -> None:
+        nonlocal begun
         worker.hear(messages)
-        if not gc.get_freeze_count():  # after the hello, which loads the client
+        if not begun:  # the first is the hello, which loads the client
+            begun = True
             _collect_seldom()
 
     pipe = Pipe(heard, _gone)
