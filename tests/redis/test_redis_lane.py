@@ -223,16 +223,17 @@ async def test_a_rejection_pauses_all(shared_server):
         rejected = time.monotonic()
         one.observe_rejection(0.6)
         await until(lambda: one.snapshot().paused_for > 0 and one._task is None)
-        told = time.monotonic()
+        # What was granted to the other before is only known once it has heard, too.
+        await until(lambda: two.snapshot().believed < 1)
+        await asyncio.sleep(0)
+        heard = len(got)
         await spend(one)
         assert time.monotonic() - rejected > 0.55
-        assert len(got) < 80
-        during = [at for at, _ in got if told + 0.1 < at < rejected + 0.55]
-        assert during == []
+        assert heard < 80
+        assert [at for at, _ in got[heard:] if at < rejected + 0.55] == []
         for task in crowd:
             task.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
-        assert two.snapshot().believed < 1
         permit = await two.admit(1)
         permit.release()
         await until(lambda: two._throttle.strikes.count == 0)
@@ -300,7 +301,8 @@ async def test_a_local_share_goes_on_and_comes_back(own_server, how):
         await until(lambda: len(got[0]) > 15)
         own_server.stop() if how == "stopped" else own_server.kill()
         began = time.monotonic()
-        await until(lambda: [record.state for record in seen] == ["away", "away"])
+        # Not that it is so for the first time: a server that gets no turn is away for a moment, too.
+        await until(lambda: all(lane.snapshot().store.away for lane in lanes))
         assert time.monotonic() - began < 30
         went_on = [len(g) for g in got]
         await until(lambda: all(len(g) > n + 15 for g, n in zip(got, went_on, strict=True)))
@@ -308,7 +310,9 @@ async def test_a_local_share_goes_on_and_comes_back(own_server, how):
         assert shown.store.away
         assert shown.requests.limit == pytest.approx(25, abs=1)  # half of it
         own_server.go_on() if how == "stopped" else own_server.start()
-        await until(lambda: [record.state for record in seen].count("back") == 2)
+        await until(lambda: not any(lane.snapshot().store.away for lane in lanes))
+        states = [record.state for record in seen]
+        assert states.count("back") == states.count("away") >= 2
         over.set()
         await asyncio.gather(*tasks)
         assert lanes[0].snapshot().requests.limit == 50
@@ -422,7 +426,8 @@ async def test_two_processes_share(shared_server):
         "asyncio.run(main())\n"
     )
     store = RedisStore(shared_server.url, namespace=f"test{next(_NAMES)}")
-    limit = RateLimit(store=store, **FULL)
+    # A window that no process outlives, however slowly it ends.
+    limit = RateLimit(store=store, requests_per_minute=100_000, window=600.0)
     code = await asyncio.to_thread(
         subprocess.call, [sys.executable, "-W", "error", "-c", script, pickle.dumps(limit).hex()]
     )
