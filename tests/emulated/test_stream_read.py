@@ -244,6 +244,12 @@ async def _compare(server, count):
     assert len(read) == count
 
 
+@pytest.fixture
+def fast_path(monkeypatch):
+    """Nothing is taken at once where aiohttp's own client stands between."""
+    monkeypatch.setenv("KONKO_ASYNC_FAST_PATH", "1")
+
+
 class Paced(asyncio.Protocol):
     """Answers with events that come one at a time, the last with what ends the stream."""
 
@@ -272,6 +278,7 @@ class Paced(asyncio.Protocol):
             asyncio.get_running_loop().call_later(number * self.by, self.transport.write, framed)
 
 
+@pytest.mark.usefixtures("fast_path")
 @on_pipes
 async def test_chunks_alike_can_be_taken_in_the_moment_they_come():
     events = [chunk(f"t{n}") for n in range(8)]
@@ -296,6 +303,7 @@ async def test_chunks_alike_can_be_taken_in_the_moment_they_come():
     assert [text for text in got if text] == ["first", "second", "t2", "other"]
 
 
+@pytest.mark.usefixtures("fast_path")
 @on_pipes
 async def test_chunks_taken_at_once_are_no_silence():
     server = Paced(*[chunk(f"t{n}") for n in range(8)], by=3)
@@ -307,6 +315,7 @@ async def test_chunks_taken_at_once_are_no_silence():
             assert len(taken) == 8
 
 
+@pytest.mark.usefixtures("fast_path")
 @on_pipes
 async def test_a_reader_that_is_cancelled_as_chunks_are_refused_loses_none():
     async with serving(Paced(*[chunk(f"t{n}") for n in range(4)])) as client:

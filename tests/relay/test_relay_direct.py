@@ -250,8 +250,9 @@ async def test_a_fault_of_ours_is_an_event_too(caplog):
     assert "Say hello" not in caplog.text
 
 
-async def test_a_fault_where_no_task_is_woken_is_an_event_too(caplog):
+async def test_a_fault_where_no_task_is_woken_is_an_event_too(caplog, monkeypatch):
     """Chunks that come while a read waits are written by the connection that they came by."""
+    monkeypatch.setenv("KONKO_ASYNC_FAST_PATH", "1")
     taken, at_once = 0, 0
 
     class Broken(OpenAIFormat):
