@@ -306,6 +306,7 @@ class Transport:
         if not self._hooked:  # these connections are not made by a connector of ours
             bound = aiohttp.ClientTimeout(total=None, connect=request.timeout.connect)
         headers = self._request_headers(request)
+        _encoded(request.headers)  # a line break is an error of the caller's, not of the connection
         more: dict[str, Any] = {}
         if is_recorded():
             headers, put_in = without_keys(headers)
