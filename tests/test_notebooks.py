@@ -2,21 +2,21 @@
 
 import ast
 import asyncio
+import importlib
 import inspect
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
-sys.path.insert(0, str(ROOT / "scripts"))
 
 
-def test_the_notebooks_are_those_of_the_pages():
-    make_notebooks = pytest.importorskip("make_notebooks")
+def test_the_notebooks_are_those_of_the_pages(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    make_notebooks = importlib.import_module("make_notebooks")
     assert {path.stem for path in NOTEBOOKS} == set(make_notebooks.PAGES)
     for path in NOTEBOOKS:
         made = make_notebooks.notebook(path.stem)
