@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV ?= .venv
 BIN := $(VENV)/bin
 # More workers than the two cores that the build machine has: many tests wait for time or a process.
-PYTEST_ARGS ?= -n 4 --dist load
+PYTEST_ARGS ?= -n 6 --dist load
 # Here, as `make -n` runs each line that has this name in it.
 CHECKS = $(MAKE) lint types
 VERSIONS := 3.11 3.12 3.13

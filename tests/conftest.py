@@ -44,6 +44,8 @@ FIRST = (
     "tests/proof/",
     "tests/cli/",
     "tests/batch/",
+    # Late, as it is quick with what mypy has found out by then for `make types`, which runs beside.
+    "tests/test_typing.py",
 )
 # Files whose tests are so short that sending them one by one to the workers costs as much, or that
 # share what the first of them reads.
@@ -97,8 +99,8 @@ def pytest_collection_modifyitems(config, items):
 
 def rank(item):
     """The place of a test in the order in which workers begin them."""
-    starts = (place for place, start in enumerate(FIRST) if item.nodeid.startswith(start))
-    return next(starts, len(FIRST))
+    starts = [start for start in FIRST if item.nodeid.startswith(start)]
+    return FIRST.index(max(starts, key=len)) if starts else len(FIRST)
 
 
 def pytest_sessionstart():
