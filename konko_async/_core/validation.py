@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -49,10 +48,6 @@ _NO_JSON = "NaN or an infinity, which JSON cannot carry"
 _ELSEWHERE = "; a server with other rules can be given the value by extra_body="
 
 
-# Most calls are of a few models.
-_is_printable = lru_cache(maxsize=256)(str.isprintable)
-
-
 def check_model(model: object) -> None:
     """Check a model id.
 
@@ -63,7 +58,7 @@ def check_model(model: object) -> None:
         raise ConfigurationError(f"model must be a model's id, not {_named(model)}")
     if not model:
         raise ConfigurationError("Expected a non-empty value for `model` but received ''")
-    if not _is_printable(model) and any(c < " " or c == "\x7f" for c in model):
+    if not model.isprintable() and any(c < " " or c == "\x7f" for c in model):
         raise ConfigurationError("model holds a control character (a line break, perhaps?)")
 
 

@@ -272,10 +272,7 @@ class Engine:
         kept: Response | None = None
         try:
             response = await self._handle(request)
-            # What the user's middleware returns may be anything.
-            if type(response) is not Response or (response.stream is None) == stream:
-                _check_usable(response, stream=stream)
-            kept = response
+            kept = _usable(response, stream=stream)
             self._telemetry.answered(request, kept, started_at)
         except BaseException as error:
             self._telemetry.failed(request, error, started_at)
@@ -351,7 +348,7 @@ def _joined(default: Mapping[str, Any] | None, given: Mapping[str, Any] | None) 
     return {**{n: value for n, value in default.items() if n.lower() not in taken}, **given}
 
 
-def _check_usable(response: Any, *, stream: bool) -> None:
+def _usable(response: Any, *, stream: bool) -> Response:
     """Check what came out of the user's middleware.
 
     Raises:
@@ -365,6 +362,7 @@ def _check_usable(response: Any, *, stream: bool) -> None:
     if (response.stream is None) == stream:
         kind = "a stream was asked for" if stream else "no stream was asked for"
         raise ConfigurationError(f"middleware returned a response of the wrong kind: {kind}")
+    return response
 
 
 def _merged(params: Any, extra: Mapping[str, Any]) -> dict[str, Any]:

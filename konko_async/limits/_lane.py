@@ -237,7 +237,7 @@ class Lane:
             if waiter.future.done():  # cancelled, and its task has not run yet
                 queue.leave(waiter)
                 continue
-            cap = self._cap if line is queue.interactive else self._batch_cap(now)
+            cap = self._cap_of(line, now)
             permit = self._take(now, waiter.tokens, cap)
             if permit is None:
                 ready = self._ready_at(now, waiter.tokens, cap)
